@@ -1,0 +1,68 @@
+// What a compute backend must offer. Everything above this file is written against these interfaces only.
+// native.ts: ONNX Runtime's C API through koffi (the default). binding.ts: onnxruntime-node's addon (the fallback).
+import type { TensorBuffer } from "./buffer.ts";
+
+export interface BackendOptions {
+  /** Threads of the one pool that all sessions share. Default: physical cores. */
+  threads?: number;
+}
+
+export type OptimizationLevel = "none" | "basic" | "extended" | "all";
+
+export interface SessionOptions {
+  /** Default "all". */
+  optimization?: OptimizationLevel;
+  /**
+   * Weights that the graph declares as initializers with external data. The session refers to this memory and never copies it
+   * (the binding backend does copy). With `prepack` it also holds its own packed copy, and updates of the buffer go unseen.
+   */
+  initializers?: ReadonlyMap<string, TensorBuffer>;
+  /** Pack the weights for speed. Default true. Without it a session costs nothing to make and sees updated weights at once. */
+  prepack?: boolean;
+  /** Record a per-operator profile; read it with `Session.endProfile`. Default false. */
+  profile?: boolean;
+  /** Threads for this session alone (1 for tiny programs that must not wake the pool). Default: the shared pool. */
+  threads?: number;
+}
+
+export interface Backend {
+  readonly name: "native" | "binding";
+  /** Version of ONNX Runtime. */
+  readonly version: string;
+  readonly threads: number;
+  /** @throws BackendError with ONNX Runtime's message. */
+  createSession(model: Uint8Array, options?: SessionOptions): Session;
+  /** Releases every live session and binding, then the environment. Afterwards every entry throws BackendError. */
+  dispose(): void;
+}
+
+export interface Session {
+  readonly inputNames: readonly string[];
+  readonly outputNames: readonly string[];
+  /** Fixes the memory of all inputs and outputs once. The same buffer may be an input and an output (in-place update). */
+  bind(inputs: ReadonlyMap<string, TensorBuffer>, outputs: ReadonlyMap<string, TensorBuffer>): Binding;
+  /** Ends profiling: the rows of ONNX Runtime's trace. */
+  endProfile(): ProfileEvent[];
+  /** Releases its bindings first. */
+  dispose(): void;
+}
+
+export interface Binding {
+  /** Replaces the memory behind one input (another shape is allowed where the program has a symbolic dimension). */
+  setInput(name: string, buffer: TensorBuffer): void;
+  setOutput(name: string, buffer: TensorBuffer): void;
+  /** Runs on the calling thread and the pool; returns when the outputs are written. */
+  run(): void;
+  /** Runs on a pool thread; the event loop stays free. An aborted signal stops the run in flight: AbortedError. */
+  runAsync(signal?: AbortSignal): Promise<void>;
+  /** Waits for a run in flight. */
+  dispose(): void;
+}
+
+export interface ProfileEvent {
+  /** ONNX operator type, or the session's own phase. */
+  operator: string;
+  /** Node name. */
+  name: string;
+  microseconds: number;
+}
