@@ -2,6 +2,12 @@
 // native.ts: ONNX Runtime's C API through koffi (the default). binding.ts: onnxruntime-node's addon (the fallback).
 import type { TensorBuffer } from "./buffer.ts";
 
+/**
+ * What a shared initializer names as its external file. ONNX Runtime wants something that exists and never opens it; a folder
+ * always exists, and one that is opened by mistake (a node fed by weights alone) is an error rather than wrong numbers.
+ */
+export const externalLocation = ".";
+
 export interface BackendOptions {
   /** Threads of the one pool that all sessions share. Default: physical cores. */
   threads?: number;
@@ -13,7 +19,7 @@ export interface SessionOptions {
   /** Default "all". */
   optimization?: OptimizationLevel;
   /**
-   * Weights that the graph declares as initializers with external data. The session refers to this memory and never copies it
+   * Weights that the graph declares as initializers with external data ({@link externalLocation}, offset 0, length in bytes). The session refers to this memory and never copies it
    * (the binding backend does copy). With `prepack` it also holds its own packed copy, and updates of the buffer go unseen.
    */
   initializers?: ReadonlyMap<string, TensorBuffer>;
@@ -25,7 +31,7 @@ export interface SessionOptions {
   threads?: number;
 }
 
-export interface Backend {
+export interface Backend extends Disposable {
   readonly name: "native" | "binding";
   /** Version of ONNX Runtime. */
   readonly version: string;
@@ -36,7 +42,7 @@ export interface Backend {
   dispose(): void;
 }
 
-export interface Session {
+export interface Session extends Disposable {
   readonly inputNames: readonly string[];
   readonly outputNames: readonly string[];
   /** Fixes the memory of all inputs and outputs once. The same buffer may be an input and an output (in-place update). */
@@ -47,7 +53,7 @@ export interface Session {
   dispose(): void;
 }
 
-export interface Binding {
+export interface Binding extends Disposable {
   /** Replaces the memory behind one input (another shape is allowed where the program has a symbolic dimension). */
   setInput(name: string, buffer: TensorBuffer): void;
   setOutput(name: string, buffer: TensorBuffer): void;

@@ -1,0 +1,49 @@
+// What a program declares about an input or output, and the check that a buffer fits it. ONNX Runtime checks shapes when it
+// runs, but neither the element type of a bound output nor names; a wrong one would write past the end of the buffer.
+import { BackendError, nearest } from "../base/errors.ts";
+import { type DType, onnxType } from "../tensor/dtype.ts";
+import type { TensorBuffer } from "./buffer.ts";
+
+export interface Declared {
+  readonly name: string;
+  /** ONNX element type. */
+  readonly elementType: number;
+  /** −1 for a symbolic dimension. Undefined when the rank is unknown. */
+  readonly shape: readonly number[] | undefined;
+}
+
+const dtypeOf = new Map(Object.entries(onnxType).map(([dtype, code]) => [code, dtype as DType]));
+
+/** @throws BackendError when dtype, rank or a fixed dimension differs. */
+export function checkFits(kind: "input" | "output", declared: Declared, buffer: TensorBuffer): void {
+  const { elementType, shape } = declared;
+  const dtypeFits = onnxType[buffer.dtype] === elementType;
+  const shapeFits =
+    shape === undefined ||
+    (shape.length === buffer.shape.length && shape.every((dimension, axis) => dimension < 0 || dimension === buffer.shape[axis]));
+  if (dtypeFits && shapeFits) return;
+  const expected = `${dtypeOf.get(elementType) ?? `element type ${elementType}`}[${shape?.map((d) => (d < 0 ? "?" : d)).join(", ") ?? "…"}]`;
+  throw new BackendError(`${kind} ${declared.name}: expected ${expected}, got ${buffer.dtype}[${buffer.shape.join(", ")}]`);
+}
+
+/** The entry called `name`. @throws BackendError that suggests the nearest one. */
+export function lookUp<T>(kind: "input" | "output", entries: ReadonlyMap<string, T>, name: string): T {
+  const found = entries.get(name);
+  if (found !== undefined) return found;
+  const close = nearest(name, entries.keys());
+  throw new BackendError(`${kind} ${name}: expected one of ${[...entries.keys()].slice(0, 20).join(", ") || "none"}, got an unknown name`, {
+    hint: close === undefined ? undefined : `Did you mean ${close}?`,
+  });
+}
+
+/** @throws BackendError unless `buffers` has every declared name. */
+export function checkComplete(
+  kind: "input" | "output",
+  declared: ReadonlyMap<string, unknown>,
+  buffers: ReadonlyMap<string, unknown>,
+): void {
+  const missing = [...declared.keys()].filter((name) => !buffers.has(name));
+  if (missing.length > 0) {
+    throw new BackendError(`bind: expected a buffer for each ${kind}, got none for ${missing.slice(0, 10).join(", ")}`);
+  }
+}

@@ -1,0 +1,53 @@
+// The one OrtEnv of the process, with one thread pool for all sessions (each session's own pool would spin against the others).
+// ONNX Runtime itself keeps a single environment per process, so this module counts its users; the last one releases it.
+import type { Library } from "./library.ts";
+import { loadLibrary } from "./library.ts";
+
+export interface Environment {
+  readonly library: Library;
+  readonly pointer: bigint;
+  /** Threads of the shared pool. */
+  readonly poolThreads: number;
+  readonly allocator: bigint;
+  readonly memoryInfo: bigint;
+  users: number;
+}
+
+/** ONNX Runtime's severities run from 0 (verbose) to 4 (fatal). Everything worth knowing comes back as a status. */
+export const logFatal = 4;
+
+let current: Environment | undefined;
+
+/** The environment; the pool is made by the first user with `threads` threads. Pair with {@link releaseEnvironment}. */
+export function acquireEnvironment(threads: number): Environment {
+  current ??= createEnvironment(threads);
+  current.users++;
+  return current;
+}
+
+export function releaseEnvironment(environment: Environment): void {
+  if (--environment.users > 0) return;
+  current = undefined;
+  const { functions } = environment.library;
+  functions.ReleaseMemoryInfo(environment.memoryInfo);
+  functions.ReleaseEnv(environment.pointer);
+}
+
+function createEnvironment(threads: number): Environment {
+  const library = loadLibrary();
+  const { functions, check, receive } = library;
+  const doing = "creating the environment";
+  const options = receive(doing, (out) => functions.CreateThreadingOptions(out));
+  try {
+    check(functions.SetGlobalIntraOpNumThreads(options, threads), doing);
+    check(functions.SetGlobalInterOpNumThreads(options, 1), doing);
+    check(functions.SetGlobalSpinControl(options, 1), doing);
+    const pointer = receive(doing, (out) => functions.CreateEnvWithGlobalThreadPools(logFatal, "longwave", options, out));
+    const allocator = receive(doing, (out) => functions.GetAllocatorWithDefaultOptions(out));
+    const [arenaAllocator, defaultMemory] = [1, 0];
+    const memoryInfo = receive(doing, (out) => functions.CreateCpuMemoryInfo(arenaAllocator, defaultMemory, out));
+    return { library, pointer, poolThreads: threads, allocator, memoryInfo, users: 0 };
+  } finally {
+    functions.ReleaseThreadingOptions(options);
+  }
+}

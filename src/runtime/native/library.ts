@@ -1,0 +1,115 @@
+// Finds and loads the ONNX Runtime library that onnxruntime-node ships, and turns its function table into callables.
+// koffi calls plain C: no compiler and no install script are needed.
+import { existsSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import koffi from "koffi";
+import { BackendError } from "../../base/errors.ts";
+import { type ArgumentKind, apiVersion, type FunctionName, type Functions, type Signature, signatures } from "./signatures.ts";
+import { messageOf, statusError } from "./status.ts";
+
+/** ONNX Runtime may run matrix products on the thread that calls it, so asynchronous calls need an ordinary stack. */
+const asyncStackBytes = 1 << 20;
+
+export interface Library {
+  readonly path: string;
+  /** Version of ONNX Runtime, for example "1.30.0". */
+  readonly version: string;
+  readonly functions: Functions;
+  /** Throws BackendError when `status` is not null, and releases it. */
+  check(status: bigint | null, doing: string): void;
+  /** Calls `make` with a pointer to one word; returns the pointer that the function left there. */
+  receive(doing: string, make: (out: BigUint64Array) => bigint | null): bigint;
+}
+
+/** Path of the library inside the installed onnxruntime-node. @throws BackendError where there is none for this platform. */
+export function libraryPath(platform: string = process.platform, arch: string = process.arch): string {
+  const require = createRequire(import.meta.url);
+  let manifest: string;
+  try {
+    manifest = require.resolve("onnxruntime-node/package.json");
+  } catch (cause) {
+    throw new BackendError("onnxruntime-node: expected the package to be installed, got none", {
+      cause,
+      hint: "Run `ONNXRUNTIME_NODE_INSTALL=skip npm install`.",
+    });
+  }
+  const major = String((JSON.parse(readFileSync(manifest, "utf8")) as { version?: string }).version).split(".")[0];
+  const names: Record<string, string> = {
+    linux: `libonnxruntime.so.${major}`,
+    darwin: `libonnxruntime.${major}.dylib`,
+    win32: "onnxruntime.dll",
+  };
+  const path = join(dirname(manifest), "bin", "napi-v6", platform, arch, names[platform] ?? "onnxruntime");
+  if (!existsSync(path)) {
+    throw new BackendError(`onnxruntime-node: expected a library for ${platform}-${arch}, got none`, {
+      hint: "ONNX Runtime ships for linux-x64, linux-arm64, darwin-arm64, win32-x64 and win32-arm64; elsewhere, reinstall with `ONNXRUNTIME_NODE_INSTALL=skip npm install`.",
+    });
+  }
+  return path;
+}
+
+/** Loads the library and decodes every function of `signatures`. @throws BackendError when it is missing or too old. */
+export function loadLibrary(path: string = libraryPath()): Library {
+  growAsyncStack();
+  let base: bigint;
+  try {
+    base = koffi.load(path).func("OrtGetApiBase", "void *", [])();
+  } catch (cause) {
+    throw new BackendError(`ONNX Runtime: ${messageOf(cause)}`, { cause, hint: "Run `ONNXRUNTIME_NODE_INSTALL=skip npm install`." });
+  }
+  // OrtApiBase is two function pointers: GetApi(version) and GetVersionString().
+  const getApi = functionAt<(version: number) => bigint | null>(base, 0, "void *", ["uint32_t"]);
+  const getVersion = functionAt<() => string>(base, 1, "str", []);
+  const table = getApi(apiVersion);
+  if (table === null) {
+    throw new BackendError(`ONNX Runtime: expected a library that offers API version ${apiVersion}, got version ${getVersion()}`, {
+      hint: "Install the version of onnxruntime-node that longwave's package.json names.",
+    });
+  }
+
+  const functions = Object.fromEntries(
+    Object.entries<Signature>(signatures).map(([name, { index, result, args }]) => [
+      name,
+      functionAt(table, index, resultTypes[result], args.map(argumentType)),
+    ]),
+  ) as Record<FunctionName, unknown> as Functions;
+
+  const check = (status: bigint | null, doing: string): void => {
+    if (status !== null) throw statusError(functions, status, doing);
+  };
+  return {
+    path,
+    version: getVersion(),
+    functions,
+    check,
+    receive(doing, make) {
+      const out = new BigUint64Array(1);
+      check(make(out), doing);
+      return out[0];
+    },
+  };
+}
+
+const resultTypes = { status: "void *", text: "str", int: "int", void: "void" } as const;
+
+function argumentType(kind: ArgumentKind): string {
+  const types = { pointer: "void *", text: "str", int: "int", size: "size_t" } as const;
+  return kind === "path" ? (process.platform === "win32" ? "str16" : "str") : types[kind];
+}
+
+function functionAt<F>(table: bigint, index: number, result: string, args: string[]): F {
+  const pointer: unknown = koffi.decode(table, index * 8, "void *");
+  return koffi.decode(pointer, koffi.proto(result, args)) as F;
+}
+
+/** koffi takes its settings before the first library is loaded; where another part was first, its default has to do. */
+function growAsyncStack(): void {
+  const settings = koffi.config();
+  if ((settings.async_stack_size ?? 0) >= asyncStackBytes) return;
+  try {
+    koffi.config({ async_stack_size: asyncStackBytes });
+  } catch (error) {
+    if (!/chang|load/i.test(messageOf(error))) throw error;
+  }
+}
