@@ -101,5 +101,9 @@ test("mistakes are named", () => {
   expect(() => createSchedule({ kind: "warmup-stable-decay", warmupSteps: 8, decaySteps: 8 }, { totalSteps: 10 })).toThrow(
     /at most 10 steps/,
   );
+  expect(() => createSchedule({ kind: "linear", warmup: 3 } as ScheduleOptions)).toThrow(/option `warmup`/);
+  expect(() => createSchedule({ kind: "cosin" } as unknown as ScheduleOptions)).toThrow(
+    /expected kind to be one of constant, .*got "cosin"/,
+  );
   expect(createSchedule({ kind: "constant-with-warmup", warmupSteps: 10 })(5)).toBe(0.5);
 });

@@ -2,7 +2,8 @@
 // Names and formulas follow the schedules of Hugging Face's transformers, so that a recipe written for them gives the same rates.
 // Deliberately different: floors and ends are ratios of the base rate, and a warm-up or decay below 1 is a fraction of the run.
 import { z } from "zod";
-import { UsageError } from "../base/errors.ts";
+import { nearest, UsageError } from "../base/errors.ts";
+import { parseOptions, show } from "../base/schema.ts";
 
 /** Multiplier of the base learning rate for the update taken after `step` updates (0 for the first one). */
 export type Schedule = (step: number) => number;
@@ -88,7 +89,7 @@ export type ScheduleKind = ScheduleOptions["kind"];
  * @throws UsageError when the length of the run is needed and missing, or too short for warm-up and decay.
  */
 export function createSchedule(options: ScheduleOptions, run: { totalSteps?: number } = {}): Schedule {
-  const parsed = scheduleSchema.parse(options);
+  const parsed = parse(options);
   const where = `schedule "${parsed.kind}"`;
   if (parsed.kind === "constant") return () => 1;
 
@@ -149,6 +150,17 @@ export function createSchedule(options: ScheduleOptions, run: { totalSteps?: num
       };
     }
   }
+}
+
+/** Through the schema of the one kind, so that a mistake is told in that kind's words. */
+function parse(options: ScheduleOptions): z.output<typeof scheduleSchema> {
+  const schema = schemas.find((one) => one.shape.kind.value === options.kind);
+  if (schema) return parseOptions(schema as z.ZodObject, options) as z.output<typeof scheduleSchema>;
+  const kinds = schemas.map((one) => one.shape.kind.value);
+  const guess = nearest(String(options.kind), kinds);
+  throw new UsageError(`schedule: expected kind to be one of ${kinds.join(", ")}, got ${show(options.kind)}`, {
+    hint: guess === undefined ? undefined : `Did you mean "${guess}"?`,
+  });
 }
 
 /** 1 at whole numbers of waves, 0 at the halves between them. */
