@@ -25,6 +25,11 @@ export interface SessionOptions {
   initializers?: ReadonlyMap<string, TensorBuffer>;
   /** Pack the weights for speed. Default true. Without it a session costs nothing to make and sees updated weights at once. */
   prepack?: boolean;
+  /**
+   * Keep the memory of intermediate results from run to run. Default true. False gives it back after each run: slower, for
+   * programs that run rarely or with one very large shape.
+   */
+  arena?: boolean;
   /** Record a per-operator profile; read it with `Session.endProfile`. Default false. */
   profile?: boolean;
   /** Threads for this session alone (1 for tiny programs that must not wake the pool). Default: the shared pool. */

@@ -2,7 +2,7 @@
 // runs, but neither the element type of a bound output nor names; a wrong one would write past the end of the buffer.
 import { BackendError, nearest } from "../base/errors.ts";
 import { type DType, onnxType } from "../tensor/dtype.ts";
-import type { TensorBuffer } from "./buffer.ts";
+import { sizeOf, type TensorBuffer } from "./buffer.ts";
 
 export interface Declared {
   readonly name: string;
@@ -46,4 +46,15 @@ export function checkComplete(
   if (missing.length > 0) {
     throw new BackendError(`bind: expected a buffer for each ${kind}, got none for ${missing.slice(0, 10).join(", ")}`);
   }
+}
+
+/** @throws BackendError unless the buffer's memory has the length of its shape and cannot move. */
+export function checkMemory(name: string, { data, dtype, shape }: TensorBuffer): void {
+  // Since Node 20; the ES2023 types do not know it.
+  const { resizable } = data.buffer as { resizable?: boolean };
+  if (data.length === sizeOf(shape) && !resizable) return;
+  const got = `${data.length}${resizable ? " in a resizable ArrayBuffer" : ""}`;
+  throw new BackendError(`${name}: expected ${sizeOf(shape)} elements for ${dtype}[${shape.join(", ")}], got ${got}`, {
+    hint: "The memory of a bound buffer must stay where it is: detached and resizable ArrayBuffers cannot be bound.",
+  });
 }

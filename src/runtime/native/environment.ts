@@ -1,7 +1,7 @@
 // The one OrtEnv of the process, with one thread pool for all sessions (each session's own pool would spin against the others).
 // ONNX Runtime itself keeps a single environment per process, so this module counts its users; the last one releases it.
-import type { Library } from "./library.ts";
-import { loadLibrary } from "./library.ts";
+import { logFatal } from "../ort.ts";
+import { type Library, loadLibrary } from "./library.ts";
 
 export interface Environment {
   readonly library: Library;
@@ -12,9 +12,6 @@ export interface Environment {
   readonly memoryInfo: bigint;
   users: number;
 }
-
-/** ONNX Runtime's severities run from 0 (verbose) to 4 (fatal). Everything worth knowing comes back as a status. */
-export const logFatal = 4;
 
 let current: Environment | undefined;
 

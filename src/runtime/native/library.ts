@@ -3,13 +3,14 @@
 import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
-import koffi from "koffi";
 import { BackendError } from "../../base/errors.ts";
+import { runtimeError } from "../ort.ts";
 import { type ArgumentKind, apiVersion, type FunctionName, type Functions, type Signature, signatures } from "./signatures.ts";
-import { messageOf, statusError } from "./status.ts";
 
 /** ONNX Runtime may run matrix products on the thread that calls it, so asynchronous calls need an ordinary stack. */
 const asyncStackBytes = 1 << 20;
+
+type Koffi = typeof import("koffi");
 
 export interface Library {
   readonly path: string;
@@ -18,6 +19,10 @@ export interface Library {
   readonly functions: Functions;
   /** Throws BackendError when `status` is not null, and releases it. */
   check(status: bigint | null, doing: string): void;
+  /** Address of the first byte; the memory must not move or go away while it is in use. */
+  addressOf(memory: ArrayBuffer): bigint;
+  /** The zero-terminated UTF-8 text at an address. */
+  textAt(address: bigint): string;
   /** Calls `make` with a pointer to one word; returns the pointer that the function left there. */
   receive(doing: string, make: (out: BigUint64Array) => bigint | null): bigint;
 }
@@ -51,13 +56,18 @@ export function libraryPath(platform: string = process.platform, arch: string = 
 
 /** Loads the library and decodes every function of `signatures`. @throws BackendError when it is missing or too old. */
 export function loadLibrary(path: string = libraryPath()): Library {
-  growAsyncStack();
+  let koffi: Koffi;
   let base: bigint;
   try {
+    // Required here rather than imported above: where koffi has no binary, the fallback backend must still load.
+    koffi = createRequire(import.meta.url)("koffi");
+    growAsyncStack(koffi);
     base = koffi.load(path).func("OrtGetApiBase", "void *", [])();
   } catch (cause) {
-    throw new BackendError(`ONNX Runtime: ${messageOf(cause)}`, { cause, hint: "Run `ONNXRUNTIME_NODE_INSTALL=skip npm install`." });
+    throw new BackendError(`ONNX Runtime: ${errorText(cause)}`, { cause, hint: "Run `ONNXRUNTIME_NODE_INSTALL=skip npm install`." });
   }
+  const functionAt = <F>(table: bigint, index: number, result: string, args: string[]): F =>
+    koffi.decode(koffi.decode(table, index * 8, "void *"), koffi.proto(result, args)) as F;
   // OrtApiBase is two function pointers: GetApi(version) and GetVersionString().
   const getApi = functionAt<(version: number) => bigint | null>(base, 0, "void *", ["uint32_t"]);
   const getVersion = functionAt<() => string>(base, 1, "str", []);
@@ -76,13 +86,18 @@ export function loadLibrary(path: string = libraryPath()): Library {
   ) as Record<FunctionName, unknown> as Functions;
 
   const check = (status: bigint | null, doing: string): void => {
-    if (status !== null) throw statusError(functions, status, doing);
+    if (status === null) return;
+    const message = functions.GetErrorMessage(status) || `error ${functions.GetErrorCode(status)} without a message`;
+    functions.ReleaseStatus(status);
+    throw runtimeError(doing, message);
   };
   return {
     path,
     version: getVersion(),
     functions,
     check,
+    addressOf: (memory) => koffi.address(memory),
+    textAt: (address) => koffi.decode.string(address),
     receive(doing, make) {
       const out = new BigUint64Array(1);
       check(make(out), doing);
@@ -98,18 +113,15 @@ function argumentType(kind: ArgumentKind): string {
   return kind === "path" ? (process.platform === "win32" ? "str16" : "str") : types[kind];
 }
 
-function functionAt<F>(table: bigint, index: number, result: string, args: string[]): F {
-  const pointer: unknown = koffi.decode(table, index * 8, "void *");
-  return koffi.decode(pointer, koffi.proto(result, args)) as F;
-}
-
 /** koffi takes its settings before the first library is loaded; where another part was first, its default has to do. */
-function growAsyncStack(): void {
+function growAsyncStack(koffi: Koffi): void {
   const settings = koffi.config();
   if ((settings.async_stack_size ?? 0) >= asyncStackBytes) return;
   try {
     koffi.config({ async_stack_size: asyncStackBytes });
   } catch (error) {
-    if (!/chang|load/i.test(messageOf(error))) throw error;
+    if (!/chang|load/i.test(errorText(error))) throw error;
   }
 }
+
+const errorText = (error: unknown): string => (error instanceof Error ? error.message : String(error));

@@ -1,16 +1,13 @@
 // One compiled program: ONNX bytes in, bindings out. Weights handed over as shared initializers are referred to, never copied.
-import koffi from "koffi";
 import { BackendError } from "../../base/errors.ts";
-import type { Binding, OptimizationLevel, ProfileEvent, Session, SessionOptions } from "../backend.ts";
+import type { Binding, ProfileEvent, Session, SessionOptions } from "../backend.ts";
 import type { TensorBuffer } from "../buffer.ts";
 import type { Declared } from "../declared.ts";
+import { logFatal, optimizationLevels } from "../ort.ts";
 import { ProfileFolder } from "../profile.ts";
 import { NativeBinding } from "./binding.ts";
-import { type Environment, logFatal } from "./environment.ts";
+import type { Environment } from "./environment.ts";
 import { createValue, type Value } from "./values.ts";
-
-/** GraphOptimizationLevel of the C API. */
-const levels: Record<OptimizationLevel, number> = { none: 0, basic: 1, extended: 2, all: 99 };
 
 export interface NativeSessionSettings extends SessionOptions {
   /** Threads of a pool for this session alone; undefined shares the environment's pool. */
@@ -102,7 +99,7 @@ export class NativeSession implements Session {
     const set = (status: bigint | null) => check(status, "createSession");
     const entry = (key: string, value: string) => set(functions.AddSessionConfigEntry(options, key, value));
     set(functions.SetSessionLogSeverityLevel(options, logFatal));
-    set(functions.SetSessionGraphOptimizationLevel(options, levels[settings.optimization ?? "all"]));
+    set(functions.SetSessionGraphOptimizationLevel(options, optimizationLevels[settings.optimization ?? "all"]));
     set(functions.SetInterOpNumThreads(options, 1));
     if (settings.ownThreads === undefined) {
       set(functions.DisablePerSessionThreads(options));
@@ -111,6 +108,7 @@ export class NativeSession implements Session {
       // Threads that spin would take the cores from the shared pool.
       entry("session.intra_op.allow_spinning", "0");
     }
+    if (settings.arena === false) set(functions.DisableCpuMemArena(options));
     if (settings.prepack === false) entry("session.disable_prepacking", "1");
     if (this.profile !== undefined) set(functions.EnableProfiling(options, this.profile.prefix));
     for (const [name, buffer] of settings.initializers ?? []) {
@@ -125,14 +123,14 @@ export class NativeSession implements Session {
     nameAt: (session: bigint, index: number, allocator: bigint, out: BigUint64Array) => bigint | null,
     typeAt: (session: bigint, index: number, out: BigUint64Array) => bigint | null,
   ): Map<string, Declared> {
-    const { functions, check, receive } = this.environment.library;
+    const { functions, check, receive, textAt } = this.environment.library;
     const { allocator } = this.environment;
     const doing = "createSession: reading the signature";
     const entries = new Map<string, Declared>();
     const length = Number(receive(doing, (out) => count(this.pointer, out)));
     for (let index = 0; index < length; index++) {
       const text = receive(doing, (out) => nameAt(this.pointer, index, allocator, out));
-      const name: string = koffi.decode.string(text);
+      const name = textAt(text);
       check(functions.AllocatorFree(allocator, text), doing);
       const type = receive(doing, (out) => typeAt(this.pointer, index, out));
       try {

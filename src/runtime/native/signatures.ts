@@ -46,6 +46,7 @@ export const signatures = {
   SetIntraOpNumThreads: { index: 24, result: "status", args: ["pointer", "int"] },
   SetInterOpNumThreads: { index: 25, result: "status", args: ["pointer", "int"] },
   DisablePerSessionThreads: { index: 120, result: "status", args: ["pointer"] },
+  DisableCpuMemArena: { index: 19, result: "status", args: ["pointer"] },
   AddSessionConfigEntry: { index: 130, result: "status", args: ["pointer", "text", "text"] },
   AddInitializer: { index: 150, result: "status", args: ["pointer", "text", "pointer"] },
   EnableProfiling: { index: 14, result: "status", args: ["pointer", "path"] },

@@ -1,9 +1,8 @@
 // OrtValues over memory that is ours. A value only refers to its array, so every value keeps its array alive;
 // each input or output remembers its last few values, so that alternating between buffers or shapes makes none anew.
-import koffi from "koffi";
-import { BackendError } from "../../base/errors.ts";
 import { bytesPerElement, onnxType } from "../../tensor/dtype.ts";
-import { sizeOf, type TensorBuffer } from "../buffer.ts";
+import type { TensorBuffer } from "../buffer.ts";
+import { checkMemory } from "../declared.ts";
 import type { Environment } from "./environment.ts";
 
 /** Values that one input or output remembers: two buffers that swap, times a few shapes. */
@@ -17,14 +16,10 @@ export interface Value {
 /** A new OrtValue over the buffer's memory. Release it before the array may be collected. */
 export function createValue({ library, memoryInfo }: Environment, buffer: TensorBuffer, name: string): Value {
   const { data, dtype, shape } = buffer;
-  if (data.length !== sizeOf(shape)) {
-    throw new BackendError(`${name}: expected ${sizeOf(shape)} elements for ${dtype}[${shape.join(", ")}], got ${data.length}`, {
-      hint: "A detached or resized ArrayBuffer cannot be bound.",
-    });
-  }
+  checkMemory(name, buffer);
   const dimensions = BigInt64Array.from(shape.length === 0 ? [0n] : shape.map(BigInt));
   // Of the whole ArrayBuffer: an empty array has no address of its own.
-  const address = BigInt(koffi.address(data.buffer)) + BigInt(data.byteOffset);
+  const address = library.addressOf(data.buffer) + BigInt(data.byteOffset);
   const bytes = data.length * bytesPerElement[dtype];
   const pointer = library.receive(`${name}: making a tensor of ${dtype}[${shape.join(", ")}]`, (out) =>
     library.functions.CreateTensorWithDataAsOrtValue(memoryInfo, address, bytes, dimensions, shape.length, onnxType[dtype], out),
