@@ -4,6 +4,8 @@ import { BackendError, nearest } from "../base/errors.ts";
 import { type DType, onnxType } from "../tensor/dtype.ts";
 import { sizeOf, type TensorBuffer } from "./buffer.ts";
 
+type Kind = "input" | "output" | "initializer";
+
 export interface Declared {
   readonly name: string;
   /** ONNX element type. */
@@ -15,7 +17,7 @@ export interface Declared {
 const dtypeOf = new Map(Object.entries(onnxType).map(([dtype, code]) => [code, dtype as DType]));
 
 /** @throws BackendError when dtype, rank or a fixed dimension differs. */
-export function checkFits(kind: "input" | "output", declared: Declared, buffer: TensorBuffer): void {
+export function checkFits(kind: Kind, declared: Declared, buffer: TensorBuffer): void {
   const { elementType, shape } = declared;
   const dtypeFits = onnxType[buffer.dtype] === elementType;
   const shapeFits =
@@ -27,7 +29,7 @@ export function checkFits(kind: "input" | "output", declared: Declared, buffer: 
 }
 
 /** The entry called `name`. @throws BackendError that suggests the nearest one. */
-export function lookUp<T>(kind: "input" | "output", entries: ReadonlyMap<string, T>, name: string): T {
+export function lookUp<T>(kind: Kind, entries: ReadonlyMap<string, T>, name: string): T {
   const found = entries.get(name);
   if (found !== undefined) return found;
   const close = nearest(name, entries.keys());
@@ -57,4 +59,14 @@ export function checkMemory(name: string, { data, dtype, shape }: TensorBuffer):
   throw new BackendError(`${name}: expected ${sizeOf(shape)} elements for ${dtype}[${shape.join(", ")}], got ${got}`, {
     hint: "The memory of a bound buffer must stay where it is: detached and resizable ArrayBuffers cannot be bound.",
   });
+}
+
+/** @throws BackendError when an input is an output as it is: ONNX Runtime then runs nothing and leaves the output's buffer alone. */
+export function checkNoPassThrough(inputs: ReadonlyMap<string, unknown>, outputs: ReadonlyMap<string, unknown>): void {
+  const both = [...inputs.keys()].filter((name) => outputs.has(name));
+  if (both.length > 0) {
+    throw new BackendError(`createSession: expected outputs that a node computes, got the inputs ${both.join(", ")}`, {
+      hint: "Put an Identity node between such an input and the output.",
+    });
+  }
 }

@@ -3,6 +3,7 @@ import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { TensorProto_DataLocation as DataLocation, ModelProtoSchema } from "onnx-buf";
 import { BackendError } from "../../base/errors.ts";
 import type { TensorBuffer } from "../buffer.ts";
+import { lookUp } from "../declared.ts";
 
 /** A protobuf message ends at 2 GiB. */
 const maxModelBytes = 2 ** 31 - 1;
@@ -21,9 +22,7 @@ export function inlineInitializers(model: Uint8Array, buffers: ReadonlyMap<strin
   const proto = fromBinary(ModelProtoSchema, model);
   for (const tensor of proto.graph?.initializer ?? []) {
     if (tensor.dataLocation !== DataLocation.EXTERNAL) continue;
-    const buffer = buffers.get(tensor.name);
-    if (buffer === undefined) throw new BackendError(`createSession: expected a buffer for initializer ${tensor.name}, got none`);
-    const { data } = buffer;
+    const { data } = lookUp("initializer", buffers, tensor.name);
     tensor.dataLocation = DataLocation.DEFAULT;
     tensor.externalData = [];
     tensor.rawData = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);

@@ -3,7 +3,8 @@
 import { AbortedError, BackendError } from "../../base/errors.ts";
 import type { Binding, ProfileEvent, Session, SessionOptions } from "../backend.ts";
 import type { TensorBuffer } from "../buffer.ts";
-import { checkComplete, checkFits, checkMemory, type Declared, lookUp } from "../declared.ts";
+import { checkComplete, checkFits, checkMemory, checkNoPassThrough, type Declared, lookUp } from "../declared.ts";
+import { checkInitializers } from "../initializers.ts";
 import { logFatal, type optimizationLevels, runtimeError } from "../ort.ts";
 import { ProfileFolder } from "../profile.ts";
 import type { Addon, AddonSession, AddonTensor } from "./addon.ts";
@@ -32,7 +33,8 @@ export class AddonBackedSession implements Session {
   ) {
     this.addon = addon;
     this.onDispose = onDispose;
-    const bytes = options.initializers ? inlineInitializers(model, options.initializers) : model;
+    checkInitializers(model, options.initializers ?? new Map());
+    const bytes = options.initializers?.size ? inlineInitializers(model, options.initializers) : model;
     if (options.profile) this.profile = new ProfileFolder();
     this.session = addon.createSession();
     try {
@@ -52,6 +54,12 @@ export class AddonBackedSession implements Session {
     }
     this.inputs = declared(this.session.inputMetadata);
     this.outputs = declared(this.session.outputMetadata);
+    try {
+      checkNoPassThrough(this.inputs, this.outputs);
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
     this.inputNames = [...this.inputs.keys()];
     this.outputNames = [...this.outputs.keys()];
   }

@@ -28,13 +28,10 @@ class NativeBackend implements Backend {
 
   createSession(model: Uint8Array, options: SessionOptions = {}): Session {
     if (this.disposed) throw new BackendError("Backend: this backend was disposed");
-    // A process has one shared pool. A backend of another size gives each of its sessions a pool of that size.
-    const fallback = this.threads === this.environment.poolThreads ? undefined : this.threads;
-    const settings = { ...options, ownThreads: options.threads === undefined ? fallback : options.threads };
-    const session = new NativeSession(this.environment, model, settings, (released) => {
-      this.sessions.delete(released);
-      this.releaseWhenIdle();
-    });
+    if (options.threads !== undefined) threadsFrom(options.threads);
+    const session = this.sharesPool(options)
+      ? this.createInPool(model, options)
+      : this.create(model, options, options.threads ?? this.threads);
     this.sessions.add(session);
     return session;
   }
@@ -48,6 +45,29 @@ class NativeBackend implements Backend {
 
   [Symbol.dispose](): void {
     this.dispose();
+  }
+
+  /** A process has one shared pool. A backend of another size gives each of its sessions a pool of that size. */
+  private sharesPool(options: SessionOptions): boolean {
+    return options.threads === undefined && this.threads === this.environment.poolThreads;
+  }
+
+  private createInPool(model: Uint8Array, options: SessionOptions): NativeSession {
+    try {
+      return this.create(model, options, undefined);
+    } catch (error) {
+      // onnxruntime-node's addon makes an environment without a pool; where it was first, sessions get their own.
+      if (!(error instanceof BackendError && /EnvCreatedWithGlobalThreadPools/.test(error.message))) throw error;
+      this.environment.poolThreads = undefined;
+      return this.create(model, options, this.threads);
+    }
+  }
+
+  private create(model: Uint8Array, options: SessionOptions, ownThreads: number | undefined): NativeSession {
+    return new NativeSession(this.environment, model, { ...options, ownThreads }, (released) => {
+      this.sessions.delete(released);
+      this.releaseWhenIdle();
+    });
   }
 
   private releaseWhenIdle(): void {

@@ -6,8 +6,8 @@ import { type Library, loadLibrary } from "./library.ts";
 export interface Environment {
   readonly library: Library;
   readonly pointer: bigint;
-  /** Threads of the shared pool. */
-  readonly poolThreads: number;
+  /** Threads of the shared pool; undefined when other code in this process made ONNX Runtime's environment without one. */
+  poolThreads: number | undefined;
   readonly allocator: bigint;
   readonly memoryInfo: bigint;
   users: number;

@@ -1,12 +1,15 @@
 // One compiled program: ONNX bytes in, bindings out. Weights handed over as shared initializers are referred to, never copied.
+import { dirname } from "node:path";
 import { BackendError } from "../../base/errors.ts";
 import type { Binding, ProfileEvent, Session, SessionOptions } from "../backend.ts";
 import type { TensorBuffer } from "../buffer.ts";
-import type { Declared } from "../declared.ts";
+import { checkNoPassThrough, type Declared } from "../declared.ts";
+import { checkInitializers } from "../initializers.ts";
 import { logFatal, optimizationLevels } from "../ort.ts";
 import { ProfileFolder } from "../profile.ts";
 import { NativeBinding } from "./binding.ts";
 import type { Environment } from "./environment.ts";
+import { readDeclared } from "./signature.ts";
 import { createValue, type Value } from "./values.ts";
 
 export interface NativeSessionSettings extends SessionOptions {
@@ -32,25 +35,22 @@ export class NativeSession implements Session {
   constructor(environment: Environment, model: Uint8Array, settings: NativeSessionSettings, onReleased: (session: NativeSession) => void) {
     this.environment = environment;
     this.onReleased = onReleased;
-    const { functions, receive } = environment.library;
+    const { functions } = environment.library;
+    checkInitializers(model, settings.initializers ?? new Map());
+    let pointer: bigint | undefined;
     try {
       if (settings.profile) this.profile = new ProfileFolder();
-      const options = receive("createSession", (out) => functions.CreateSessionOptions(out));
-      try {
-        this.configure(options, settings);
-        this.pointer = receive("createSession", (out) =>
-          functions.CreateSessionFromArray(environment.pointer, model, model.byteLength, options, out),
-        );
-      } finally {
-        functions.ReleaseSessionOptions(options);
-      }
+      pointer = this.create(model, settings);
+      this.inputs = readDeclared(environment, pointer, "Input");
+      this.outputs = readDeclared(environment, pointer, "Output");
+      checkNoPassThrough(this.inputs, this.outputs);
     } catch (error) {
-      for (const { pointer } of this.weights) functions.ReleaseValue(pointer);
+      if (pointer !== undefined) functions.ReleaseSession(pointer);
+      for (const weight of this.weights) functions.ReleaseValue(weight.pointer);
       this.removeProfile();
       throw error;
     }
-    this.inputs = this.declared(functions.SessionGetInputCount, functions.SessionGetInputName, functions.SessionGetInputTypeInfo);
-    this.outputs = this.declared(functions.SessionGetOutputCount, functions.SessionGetOutputName, functions.SessionGetOutputTypeInfo);
+    this.pointer = pointer;
     this.inputNames = [...this.inputs.keys()];
     this.outputNames = [...this.outputs.keys()];
   }
@@ -94,6 +94,19 @@ export class NativeSession implements Session {
     if (this.disposed) this.releaseWhenIdle();
   }
 
+  private create(model: Uint8Array, settings: NativeSessionSettings): bigint {
+    const { functions, receive } = this.environment.library;
+    const options = receive("createSession", (out) => functions.CreateSessionOptions(out));
+    try {
+      this.configure(options, settings);
+      return receive("createSession", (out) =>
+        functions.CreateSessionFromArray(this.environment.pointer, model, model.byteLength, options, out),
+      );
+    } finally {
+      functions.ReleaseSessionOptions(options);
+    }
+  }
+
   private configure(options: bigint, settings: NativeSessionSettings): void {
     const { functions, check } = this.environment.library;
     const set = (status: bigint | null) => check(status, "createSession");
@@ -111,48 +124,13 @@ export class NativeSession implements Session {
     if (settings.arena === false) set(functions.DisableCpuMemArena(options));
     if (settings.prepack === false) entry("session.disable_prepacking", "1");
     if (this.profile !== undefined) set(functions.EnableProfiling(options, this.profile.prefix));
+    // Where the external data would lie: a folder that is always there, whatever becomes of the working directory.
+    if (settings.initializers?.size) entry("session.model_external_initializers_file_folder_path", dirname(this.environment.library.path));
     for (const [name, buffer] of settings.initializers ?? []) {
       const value = createValue(this.environment, buffer, `initializer ${name}`);
       this.weights.push(value);
       set(functions.AddInitializer(options, name, value.pointer));
     }
-  }
-
-  private declared(
-    count: (session: bigint, out: BigUint64Array) => bigint | null,
-    nameAt: (session: bigint, index: number, allocator: bigint, out: BigUint64Array) => bigint | null,
-    typeAt: (session: bigint, index: number, out: BigUint64Array) => bigint | null,
-  ): Map<string, Declared> {
-    const { functions, check, receive, textAt } = this.environment.library;
-    const { allocator } = this.environment;
-    const doing = "createSession: reading the signature";
-    const entries = new Map<string, Declared>();
-    const length = Number(receive(doing, (out) => count(this.pointer, out)));
-    for (let index = 0; index < length; index++) {
-      const text = receive(doing, (out) => nameAt(this.pointer, index, allocator, out));
-      const name = textAt(text);
-      check(functions.AllocatorFree(allocator, text), doing);
-      const type = receive(doing, (out) => typeAt(this.pointer, index, out));
-      try {
-        entries.set(name, { name, ...this.tensorType(type) });
-      } finally {
-        functions.ReleaseTypeInfo(type);
-      }
-    }
-    return entries;
-  }
-
-  private tensorType(type: bigint): Omit<Declared, "name"> {
-    const { functions, check, receive } = this.environment.library;
-    const doing = "createSession: reading the signature";
-    // A view into `type`: not released. Null for a sequence or map.
-    const tensor = receive(doing, (out) => functions.CastTypeInfoToTensorInfo(type, out));
-    if (tensor === 0n) return { elementType: 0, shape: undefined };
-    const elementType = Number(receive(doing, (out) => functions.GetTensorElementType(tensor, out)));
-    const rank = Number(receive(doing, (out) => functions.GetDimensionsCount(tensor, out)));
-    const shape = new BigInt64Array(Math.max(rank, 1));
-    check(functions.GetDimensions(tensor, shape, rank), doing);
-    return { elementType, shape: Array.from(shape.subarray(0, rank), Number) };
   }
 
   private refuseWhenDisposed(): void {
