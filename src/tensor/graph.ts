@@ -1,6 +1,6 @@
 // The graph of named operators. A Tensor is a symbolic value: it has a dtype, a shape and the node that computes it, but no data.
 // Nodes are appended in creation order, which is a topological order; derivatives only append more nodes to the same graph.
-import { InvariantError, LongwaveError, ShapeError, invariant } from "../base/errors.ts";
+import { InvariantError, invariant, LongwaveError, ShapeError } from "../base/errors.ts";
 import type { DType, TypedArray } from "./dtype.ts";
 import type { Emitter } from "./onnx.ts";
 
@@ -13,7 +13,7 @@ export interface TensorType {
   shape: Shape;
 }
 
-export type AttributeValue = number | string | boolean | readonly number[] | TypedArray | undefined;
+export type AttributeValue = number | string | boolean | readonly (number | string)[] | TypedArray | undefined;
 export type Attributes = Readonly<Record<string, AttributeValue>>;
 
 /** What a derivative rule sees. */
@@ -200,7 +200,9 @@ export function sameDType(operator: string, inputs: readonly Tensor[]): DType {
   const [first] = inputs;
   for (const input of inputs) {
     if (input.dtype !== first.dtype) {
-      throw new ShapeError(`${operator}: expected one dtype, got ${inputs.map(String).join(" and ")}`, { hint: "Convert one side with cast()." });
+      throw new ShapeError(`${operator}: expected one dtype, got ${inputs.map(String).join(" and ")}`, {
+        hint: "Convert one side with cast().",
+      });
     }
   }
   return first.dtype;

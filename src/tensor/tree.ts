@@ -12,7 +12,8 @@ export type Tree<T> = T | readonly Tree<T>[] | { readonly [key: string]: Tree<T>
 /** The same tree with other leaves. */
 export type MapTree<T, To> = T extends Leaf ? To : { [K in keyof T]: MapTree<T[K], To> };
 
-export const isLeaf = (value: unknown): value is Leaf => typeof value === "object" && value !== null && "dtype" in value && "shape" in value;
+export const isLeaf = (value: unknown): value is Leaf =>
+  typeof value === "object" && value !== null && "dtype" in value && "shape" in value;
 
 /** Leaves with their paths, in the order of the keys. @throws LongwaveError for something that is neither leaf, array nor object. */
 export function flatten<T>(tree: Tree<T>, prefix = ""): [path: string, leaf: T][] {
@@ -39,7 +40,9 @@ export function mapTree<T, To>(tree: T, transform: (leaf: Leaf, path: string) =>
     if (isLeaf(node)) return transform(node, path);
     if (Array.isArray(node)) return node.map((child, index) => recurse(child, join(path, String(index))));
     if (typeof node === "object" && node !== null) {
-      return Object.fromEntries(Object.entries(node).flatMap(([key, child]) => (child === undefined ? [] : [[key, recurse(child, join(path, key))]])));
+      return Object.fromEntries(
+        Object.entries(node).flatMap(([key, child]) => (child === undefined ? [] : [[key, recurse(child, join(path, key))]])),
+      );
     }
     throw new LongwaveError(`tree: expected tensors in nested objects and arrays, got ${String(node)} at "${path}"`);
   };

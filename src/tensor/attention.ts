@@ -1,0 +1,184 @@
+// Fused operators of attention: rotary embedding (differentiable), cached grouped-query attention and block-quantised products (inference only).
+import { ShapeError } from "../base/errors.ts";
+import { neg } from "./elementwise.ts";
+import { apply, apply1, type Operator, required, type Tensor } from "./graph.ts";
+import { contrib, type Emitter, float } from "./onnx.ts";
+
+// ---- rotary position embedding
+
+// The rotation is orthogonal: its transpose turns the other way, which is the same operator with −sin.
+const rotaryOperator: Operator = {
+  name: "rotary",
+  infer([x, cosTable, sinTable]) {
+    const pairs = cosTable.shape.at(-1);
+    const width = x.shape.at(-1);
+    if (x.rank !== 4 || typeof pairs !== "number" || typeof width !== "number" || 2 * pairs > width || sinTable.shape.at(-1) !== pairs) {
+      throw new ShapeError(
+        `rotary: expected x [B, T, H, D] and cosines and sines [.., .., 1, <= D/2], got ${x}, ${cosTable} and ${sinTable}`,
+      );
+    }
+    return [{ dtype: x.dtype, shape: x.shape }];
+  },
+  vjp: ({ inputs: [, cosTable, sinTable], cotangents: [g] }) => [rotary(required(g), cosTable, neg(sinTable)), undefined, undefined],
+  emit(emitter, node) {
+    const [x, cosTable, sinTable] = node.inputs;
+    emitter.alias(node.outputs[0], rotate(emitter, x, emitter.name(x), emitter.name(cosTable), emitter.name(sinTable)));
+  },
+};
+
+function rotate(emitter: Emitter, x: Tensor, name: string, cosine: string, sine: string): string {
+  const width = x.shape.at(-1) as number;
+  const mul = (a: string, b: string): string => emitter.value("Mul", [a, b]);
+  const parts = [emitter.temporary(), emitter.temporary()];
+  emitter.node("Split", [name, emitter.ints([width / 2, width / 2])], parts, { axis: -1 });
+  const [low, high] = parts;
+  const first = emitter.value("Sub", [mul(low, cosine), mul(high, sine)]);
+  const second = emitter.value("Add", [mul(high, cosine), mul(low, sine)]);
+  return emitter.value("Concat", [first, second], { axis: -1 });
+}
+
+/**
+ * Rotary position embedding of the two halves of the last axis (Su et al. 2021, in GPT-NeoX order): x [B, T, H, D], cosines and sines
+ * that broadcast to [B, T, H, D/2]. Partial rotary: split x before.
+ */
+export const rotary = (x: Tensor, cosines: Tensor, sines: Tensor): Tensor => apply1(rotaryOperator, [x, cosines, sines], {});
+
+// ---- grouped-query attention over a cache, in place
+
+interface GroupQueryAttributes {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly scale: number;
+  readonly softCap: number;
+  /** −1: no window. */
+  readonly window: number;
+  readonly rotary: boolean;
+  readonly bias: boolean;
+  readonly [key: string]: number | boolean;
+}
+
+const groupQueryOperator: Operator<GroupQueryAttributes> = {
+  name: "groupQueryAttention",
+  infer([query, , , pastKey, pastValue]) {
+    return [
+      { dtype: query.dtype, shape: query.shape },
+      { dtype: pastKey.dtype, shape: pastKey.shape },
+      { dtype: pastValue.dtype, shape: pastValue.shape },
+    ];
+  },
+  emit(emitter, node) {
+    const { heads, kvHeads, scale, softCap, window, rotary: ownRotary, bias } = node.attributes;
+    const names = emitter.names(node.inputs);
+    const [query, key, value, pastKey, pastValue, lengths, total] = names;
+    const rest = names.slice(7);
+    const tables = ownRotary ? rest.splice(0, 2) : ["", ""];
+    const inputs = [query, key, value, pastKey, pastValue, lengths, total, ...tables, ...(bias ? rest : [])];
+    const outputs = node.outputs.map((_, i) => emitter.output(node, i));
+    emitter.node(
+      "GroupQueryAttention",
+      inputs,
+      outputs,
+      {
+        num_heads: heads,
+        kv_num_heads: kvHeads,
+        scale: float(scale),
+        local_window_size: window,
+        softcap: float(softCap),
+        do_rotary: ownRotary ? 1 : 0,
+      },
+      contrib,
+    );
+  },
+};
+
+export interface GroupQueryOptions {
+  heads: number;
+  kvHeads: number;
+  /** Factor of the scores. Default 1/√D. */
+  scale?: number;
+  /** Scores limited to ±cap; 0 (default) means no limit. */
+  softCap?: number;
+  /** A query sees this many keys, itself included. Default: all. */
+  window?: number;
+  /** Cosines and sines [capacity, D/2] (f32) for rotation inside the kernel; D must be a multiple of 16. */
+  tables?: { cosines: Tensor; sines: Tensor };
+  /** For trees: positions [B, S] (i64) and an additive bias [B or 1, 1 or H, S, total]. */
+  tree?: { positions: Tensor; bias: Tensor };
+}
+
+/**
+ * Causal attention of new tokens over a cache that already holds the past: query [B, S, H·D], key and value [B, S, KV·D],
+ * past key and value [B, KV, capacity, D], `lengths` [B] (i32) = past + S − 1, `total` (i32 scalar) = the largest past + S.
+ * Bind each past and present to the same buffer: the kernel then writes the new rows in place. D must be a multiple of 8;
+ * B > 1 needs S = 1, or no past at all. No derivative.
+ */
+export function groupQueryAttention(
+  inputs: { query: Tensor; key: Tensor; value: Tensor; pastKey: Tensor; pastValue: Tensor; lengths: Tensor; total: Tensor },
+  options: GroupQueryOptions,
+): { output: Tensor; presentKey: Tensor; presentValue: Tensor } {
+  const { query, key, value, pastKey, pastValue, lengths, total } = inputs;
+  const width = pastKey.shape.at(-1);
+  if (typeof width !== "number" || width % 8 !== 0)
+    throw new ShapeError(`groupQueryAttention: expected a head width that is a multiple of 8, got ${pastKey}`);
+  const tensors = [query, key, value, pastKey, pastValue, lengths, total];
+  if (options.tables) tensors.push(options.tables.cosines, options.tables.sines);
+  if (options.tree) tensors.push(options.tree.positions, options.tree.bias);
+  const [output, presentKey, presentValue] = apply(groupQueryOperator, tensors, {
+    heads: options.heads,
+    kvHeads: options.kvHeads,
+    scale: options.scale ?? 1 / Math.sqrt(width),
+    softCap: options.softCap ?? 0,
+    window: options.window ?? -1,
+    rotary: options.tables !== undefined,
+    bias: options.tree !== undefined,
+  });
+  return { output, presentKey, presentValue };
+}
+
+// ---- block-quantised linear layer
+
+interface QuantisedAttributes {
+  readonly bits: number;
+  readonly blockSize: number;
+  readonly columns: number;
+  readonly [key: string]: number;
+}
+
+const quantisedLinearOperator: Operator<QuantisedAttributes> = {
+  name: "quantisedLinear",
+  infer([x, ,], { columns }) {
+    return [{ dtype: x.dtype, shape: [...x.shape.slice(0, -1), columns] }];
+  },
+  emit(emitter, node) {
+    const { bits, blockSize, columns } = node.attributes;
+    const inner = node.inputs[0].shape.at(-1) as number;
+    emitter.node(
+      "MatMulNBits",
+      emitter.names(node.inputs),
+      [emitter.output(node)],
+      { K: inner, N: columns, bits, block_size: blockSize, accuracy_level: 4 },
+      contrib,
+    );
+  },
+};
+
+/**
+ * x Wᵀ with W [out, in] stored in blocks of `blockSize` along `in`: packed [out, in/blockSize, blockSize·bits/8] (u8), scales [out, in/blockSize] (f32),
+ * zero points packed as the kernel wants them, or none (2^(bits−1)). Activations are rounded to int8 blocks by the kernel. No derivative.
+ */
+export function quantisedLinear(
+  x: Tensor,
+  weight: { packed: Tensor; scales: Tensor; zeroPoints?: Tensor },
+  bits: 4 | 8,
+  blockSize: number,
+): Tensor {
+  const { packed, scales, zeroPoints } = weight;
+  const columns = packed.shape[0] as number;
+  const inner = x.shape.at(-1);
+  if (typeof inner !== "number" || packed.rank !== 3 || packed.shape[1] !== Math.ceil(inner / blockSize)) {
+    throw new ShapeError(
+      `quantisedLinear: expected packed blocks [out, ${inner}/${blockSize}, ${(blockSize * bits) / 8}], got ${packed} for ${x}`,
+    );
+  }
+  return apply1(quantisedLinearOperator, zeroPoints ? [x, packed, scales, zeroPoints] : [x, packed, scales], { bits, blockSize, columns });
+}

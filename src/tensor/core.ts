@@ -1,0 +1,263 @@
+// The linear operators that every derivative rule leans on, closed under differentiation among themselves:
+// constants, reshape, broadcastTo and sum (each other's transposes), stopGradient.
+import { ShapeError } from "../base/errors.ts";
+import { bytesPerElement, type DType, type TypedArray } from "./dtype.ts";
+import {
+  apply1,
+  broadcastShapes,
+  type Dim,
+  elementCount,
+  type Graph,
+  normalizeAxis,
+  type Operator,
+  required,
+  type Shape,
+  sameShape,
+  type Tensor,
+  type TensorType,
+} from "./graph.ts";
+import type { Emitter } from "./onnx.ts";
+
+// ---- constants
+
+const constantOperator: Operator<{ dtype: DType; shape: readonly number[]; data: TypedArray }> = {
+  name: "constant",
+  infer: (_, { dtype, shape }) => [{ dtype: dtype as DType, shape }],
+  emit: (emitter, node) =>
+    emitter.alias(node.outputs[0], emitter.constant(node.attributes.dtype, node.attributes.shape, node.attributes.data)),
+};
+
+/** Data that is part of the program. It is stored with it: keep it small (masks, tables). */
+export function constant(graph: Graph, dtype: DType, shape: readonly number[], data: TypedArray): Tensor {
+  const length = shape.reduce((product, dim) => product * dim, 1);
+  if (data.length !== length || data.BYTES_PER_ELEMENT !== bytesPerElement[dtype]) {
+    throw new ShapeError(
+      `constant: expected ${length} elements of ${dtype} for [${shape.join(", ")}], got ${data.length} of ${data.constructor.name}`,
+    );
+  }
+  return apply1(constantOperator, [], { dtype, shape: [...shape], data }, graph);
+}
+
+/** A rank-0 constant, shared within its graph. */
+export function scalar(graph: Graph, dtype: DType, value: number): Tensor {
+  const key = `${dtype}:${Object.is(value, -0) ? "-0" : value}`;
+  let tensor = graph.constants.get(key);
+  if (!tensor) {
+    tensor = constant(graph, dtype, [], scalarData(dtype, value));
+    graph.constants.set(key, tensor);
+  }
+  return tensor;
+}
+
+/** A constant of the given shape filled with one value, made at run time from a scalar. */
+export function full(graph: Graph, dtype: DType, shape: Shape, value: number): Tensor {
+  return broadcastTo(scalar(graph, dtype, value), shape);
+}
+
+export const zerosLike = (tensor: Tensor): Tensor => full(tensor.graph, tensor.dtype, tensor.shape, 0);
+export const onesLike = (tensor: Tensor): Tensor => full(tensor.graph, tensor.dtype, tensor.shape, 1);
+
+/** The value when `tensor` is a rank-0 constant, or one broadcast to a shape. */
+export function constantValue(tensor: Tensor): number | undefined {
+  let node = tensor.node;
+  while (node?.operator.name === "broadcastTo") node = node.inputs[0].node;
+  if (node?.operator.name !== "constant") return undefined;
+  const { data, shape } = node.attributes as { data: TypedArray; shape: readonly number[] };
+  return shape.length === 0 ? Number(data[0]) : undefined;
+}
+
+function scalarData(dtype: DType, value: number): TypedArray {
+  switch (dtype) {
+    case "f32":
+      return Float32Array.of(value);
+    case "f64":
+      return Float64Array.of(value);
+    case "i32":
+      return Int32Array.of(value);
+    case "i64":
+      return BigInt64Array.of(BigInt(value));
+    case "i8":
+      return Int8Array.of(value);
+    case "u8":
+    case "bool":
+      return Uint8Array.of(value);
+    default:
+      throw new ShapeError(`scalar: expected f32, f64 or an integer dtype, got ${dtype}`);
+  }
+}
+
+// ---- stopGradient
+
+const stopGradientOperator: Operator = {
+  name: "stopGradient",
+  infer: ([x]) => [{ dtype: x.dtype, shape: x.shape }],
+  emit: (emitter, node) => emitter.alias(node.outputs[0], emitter.name(node.inputs[0])),
+};
+
+/** The same value, through which no derivative flows. */
+export const stopGradient = (x: Tensor): Tensor => apply1(stopGradientOperator, [x], {});
+
+// ---- reshape
+
+const reshapeOperator: Operator<{ shape: Shape }> = {
+  name: "reshape",
+  infer: ([x], { shape }) => [{ dtype: x.dtype, shape: resolveReshape(x, shape) }],
+  vjp: ({ inputs: [x], cotangents: [g] }) => [reshape(required(g), x.shape)],
+  emit(emitter, node) {
+    const [x] = node.inputs;
+    const [y] = node.outputs;
+    if (sameShape(x.shape, y.shape)) emitter.alias(y, emitter.name(x));
+    else emitter.node("Reshape", [emitter.name(x), emitter.ints(reshapeTarget(x, y.shape))], [emitter.output(node)]);
+  },
+};
+
+/** The same elements in the same order with another shape; one dimension may be −1. Symbolic dimensions may be kept or merged. */
+export function reshape(x: Tensor, shape: Shape): Tensor {
+  if (sameShape(x.shape, shape)) return x;
+  if (x.node?.operator.name === "reshape") return reshape(x.node.inputs[0], resolveReshape(x, shape));
+  return apply1(reshapeOperator, [x], { shape });
+}
+
+function resolveReshape(x: Tensor, shape: Shape): Dim[] {
+  const fail = (): never => {
+    throw new ShapeError(`reshape: expected a shape with as many elements as ${x}, got [${shape.join(", ")}]`);
+  };
+  const from = elementCount(x.shape);
+  const open = shape.indexOf(-1);
+  if (open < 0) {
+    const to = elementCount(shape);
+    if (from !== undefined && to !== undefined && from !== to) fail();
+    if ((from === undefined) !== (to === undefined)) fail();
+    return [...shape];
+  }
+  const rest = shape.filter((_, i) => i !== open);
+  if (from !== undefined) {
+    const known = elementCount(rest);
+    if (known === undefined || known === 0 || from % known !== 0) fail();
+    return shape.map((dim, i) => (i === open ? from / (known as number) : dim));
+  }
+  // Symbolic: cancel the names that both sides have; what remains is one number, one name, or a product that gets its own name.
+  const names = x.shape.filter((dim): dim is string => typeof dim === "string");
+  for (const dim of rest) {
+    if (typeof dim !== "string") continue;
+    const index = names.indexOf(dim);
+    if (index < 0) fail();
+    names.splice(index, 1);
+  }
+  const numbers = (dims: Shape): number => dims.reduce<number>((product, dim) => (typeof dim === "number" ? product * dim : product), 1);
+  const ratio = numbers(x.shape) / numbers(rest);
+  let remaining: Dim = ratio;
+  if (names.length === 1 && ratio === 1) remaining = names[0];
+  else if (names.length > 0) remaining = `${names.join("_")}${ratio === 1 ? "" : `_${String(ratio).replace(".", "p")}`}`;
+  return shape.map((dim, i) => (i === open ? remaining : dim));
+}
+
+/** ONNX Reshape: 0 copies the dimension at the same place, −1 is inferred (once). */
+function reshapeTarget(x: Tensor, shape: Shape): number[] {
+  let inferred = false;
+  return shape.map((dim, axis) => {
+    if (typeof dim === "number") return dim;
+    if (x.shape[axis] === dim) return 0;
+    if (inferred) throw new ShapeError(`reshape: expected at most one symbolic dimension to move, got ${x} to [${shape.join(", ")}]`);
+    inferred = true;
+    return -1;
+  });
+}
+
+// ---- broadcastTo and sum, each the other's transpose
+
+const broadcastOperator: Operator<{ shape: Shape }> = {
+  name: "broadcastTo",
+  infer([x], { shape: target }) {
+    if (!sameShape(broadcastShapes("broadcastTo", x.shape, target), target)) {
+      throw new ShapeError(`broadcastTo: expected a shape that ${x} broadcasts to, got [${target.join(", ")}]`);
+    }
+    return [{ dtype: x.dtype, shape: target }];
+  },
+  vjp: ({ inputs: [x], cotangents: [g] }) => [unbroadcast(required(g), x)],
+  emit(emitter, node) {
+    const [x] = node.inputs;
+    emitter.node("Expand", [emitter.name(x), expandTarget(emitter, node.outputs[0].shape)], [emitter.output(node)]);
+  },
+};
+
+function expandTarget(emitter: Emitter, shape: Shape): string {
+  return emitter.ints(
+    shape.map((dim) => {
+      // Expand broadcasts both ways: 1 leaves a dimension that the input already has.
+      if (typeof dim === "string") return 1;
+      return dim;
+    }),
+  );
+}
+
+/** `x` repeated along broadcast dimensions. A symbolic target dimension must already be there. */
+export function broadcastTo(x: Tensor, shape: Shape): Tensor {
+  if (sameShape(x.shape, shape)) return x;
+  for (const [axis, dim] of shape.entries()) {
+    if (typeof dim === "string" && x.shape[axis - (shape.length - x.rank)] !== dim) {
+      throw new ShapeError(`broadcastTo: expected "${dim}" to be a dimension of the input, got ${x}`, {
+        hint: "Elementwise operators broadcast by themselves; use them instead of an explicit broadcast.",
+      });
+    }
+  }
+  return apply1(broadcastOperator, [x], { shape });
+}
+
+export interface ReduceOptions {
+  /** Axes to reduce; negative ones count from the end. Default: all. */
+  axes?: number | readonly number[];
+  /** Keep reduced axes as size 1. Default false. */
+  keepDims?: boolean;
+}
+
+export interface ReduceAttributes {
+  readonly axes: readonly number[];
+  readonly keepDims: boolean;
+  readonly [key: string]: boolean | readonly number[];
+}
+
+export function reduceAttributes(operator: string, x: Tensor, { axes, keepDims = false }: ReduceOptions): ReduceAttributes {
+  const list = axes === undefined ? x.shape.map((_, axis) => axis) : typeof axes === "number" ? [axes] : axes;
+  const sorted = [...new Set(list.map((axis) => normalizeAxis(operator, axis, x.rank)))].sort((a, b) => a - b);
+  return { axes: sorted, keepDims };
+}
+
+export function reducedType(x: Tensor, { axes, keepDims }: ReduceAttributes): TensorType {
+  const shape = keepDims ? x.shape.map((dim, axis) => (axes.includes(axis) ? 1 : dim)) : x.shape.filter((_, axis) => !axes.includes(axis));
+  return { dtype: x.dtype, shape };
+}
+
+/** A reduced tensor seen with its reduced axes as size 1 again. */
+export function keepReduced(reduced: Tensor, x: Tensor, { axes, keepDims }: ReduceAttributes): Tensor {
+  return keepDims
+    ? reduced
+    : reshape(
+        reduced,
+        x.shape.map((dim, axis) => (axes.includes(axis) ? 1 : dim)),
+      );
+}
+
+const sumOperator: Operator<ReduceAttributes> = {
+  name: "sum",
+  infer: ([x], attributes) => [reducedType(x, attributes)],
+  vjp: ({ inputs: [x], attributes, cotangents: [g] }) => [broadcastTo(keepReduced(required(g), x, attributes), x.shape)],
+  emit(emitter, node) {
+    const { axes, keepDims } = node.attributes;
+    emitter.node("ReduceSum", [emitter.name(node.inputs[0]), emitter.ints(axes)], [emitter.output(node)], { keepdims: keepDims ? 1 : 0 });
+  },
+};
+
+/** Sum over `axes`. */
+export function sum(x: Tensor, options: ReduceOptions = {}): Tensor {
+  const attributes = reduceAttributes("sum", x, options);
+  return attributes.axes.length === 0 ? x : apply1(sumOperator, [x], attributes);
+}
+
+/** `cotangent` summed over the axes along which `like` was broadcast to reach it. */
+export function unbroadcast(cotangent: Tensor, like: Tensor): Tensor {
+  if (sameShape(cotangent.shape, like.shape)) return cotangent;
+  const offset = cotangent.rank - like.rank;
+  const axes = cotangent.shape.flatMap((dim, axis) => (axis < offset || (like.shape[axis - offset] === 1 && dim !== 1) ? [axis] : []));
+  return reshape(sum(cotangent, { axes, keepDims: true }), like.shape);
+}

@@ -1,0 +1,69 @@
+// Symbolic tensors, operators and derivatives: what a model or a loss is written with.
+export {
+  atanh,
+  elu,
+  eluPlusOne,
+  gelu,
+  huber,
+  leakyRelu,
+  logSigmoid,
+  quickGelu,
+  relu,
+  silu,
+  softCap,
+  softplus,
+  squaredRelu,
+} from "./activation.ts";
+export { groupQueryAttention, quantisedLinear, rotary } from "./attention.ts";
+export { broadcastTo, constant, full, onesLike, reshape, scalar, stopGradient, sum, zerosLike } from "./core.ts";
+export type { DType, TypedArray } from "./dtype.ts";
+export {
+  abs,
+  add,
+  cast,
+  ceil,
+  clamp,
+  cos,
+  div,
+  equal,
+  erf,
+  exp,
+  floor,
+  greater,
+  greaterEqual,
+  isFinite,
+  isNaN,
+  less,
+  lessEqual,
+  log,
+  logicalAnd,
+  logicalNot,
+  logicalOr,
+  maximum,
+  minimum,
+  mul,
+  neg,
+  notEqual,
+  type Operand,
+  pow,
+  reciprocal,
+  round,
+  rsqrt,
+  sigmoid,
+  sign,
+  sin,
+  sqrt,
+  square,
+  sub,
+  tanh,
+  where,
+} from "./elementwise.ts";
+export { embedding, gather, gatherElements, iota, oneHot, scatterElementsAdd } from "./gather.ts";
+export { gradients, jvp, vjp } from "./gradient.ts";
+export { type Dim, type Node, type Operator, type Shape, scope, Tensor } from "./graph.ts";
+export { crossEntropy, labelLogProbs, smoothedCrossEntropy } from "./loss.ts";
+export { einsum, linear, matmul } from "./matmul.ts";
+export { entropyFromLogits, l2Normalize, layerNorm, logSoftmax, rmsNorm, softmax } from "./norm.ts";
+export { argmax, cumsum, logSumExp, max, mean, min, topK, variance } from "./reduce.ts";
+export { concat, expandDims, pad, slice, split, squeeze, stack, transpose } from "./shape.ts";
+export { flatten, type MapTree, mapTree, type Tree, unflatten } from "./tree.ts";

@@ -1,0 +1,259 @@
+// From the graph of operators to an ONNX model: only what the outputs need is emitted, aliases cost no node,
+// and the last real operator writes each output (an Identity in front of every output costs 5 % of a training step).
+import { create, toBinary } from "@bufbuild/protobuf";
+import type { AttributeProto, NodeProto, TensorProto, ValueInfoProto } from "onnx-buf";
+import {
+  AttributeProtoSchema,
+  AttributeProto_AttributeType as AttributeType,
+  ModelProtoSchema,
+  NodeProtoSchema,
+  TensorProtoSchema,
+  ValueInfoProtoSchema,
+} from "onnx-buf";
+import { invariant } from "../base/errors.ts";
+import { bytesPerElement, type DType, onnxType, type TypedArray } from "./dtype.ts";
+import type { Graph, Node, Shape, Tensor } from "./graph.ts";
+
+export const opset = 23;
+export const contrib = "com.microsoft";
+
+/** An ONNX FLOAT attribute; a plain number becomes an INT. */
+export interface Float {
+  readonly float: number;
+}
+export const float = (value: number): Float => ({ float: value });
+export type OnnxAttribute = number | Float | string | readonly number[] | undefined;
+
+export interface OnnxModel {
+  readonly bytes: Uint8Array;
+  /** ONNX value names in the order of the graph's live inputs, shared initializers and outputs. */
+  readonly inputs: readonly { tensor: Tensor; name: string }[];
+  readonly initializers: readonly { tensor: Tensor; name: string }[];
+  readonly outputs: readonly { tensor: Tensor; name: string }[];
+  readonly nodeCount: number;
+}
+
+export interface OnnxOptions {
+  /** Inputs that become initializers whose bytes the session refers to. Default: none. */
+  initializers?: ReadonlySet<Tensor>;
+}
+
+/** Name of the (empty) file that external initializers point to; the bytes come from memory. */
+export const externalLocation = "longwave-weights";
+
+export class Emitter {
+  readonly nodes: NodeProto[] = [];
+  readonly constants: TensorProto[] = [];
+  #names = new Map<Tensor, string>();
+  #constantNames = new Map<string, string>();
+  #temporaries = 0;
+  #scope = "";
+
+  /** The ONNX value that holds `tensor`. */
+  name(tensor: Tensor): string {
+    const name = this.#names.get(tensor);
+    invariant(name !== undefined, `${tensor.node?.operator.name ?? "input"} is used before it is emitted`);
+    return name;
+  }
+
+  names(tensors: readonly Tensor[]): string[] {
+    return tensors.map((tensor) => this.name(tensor));
+  }
+
+  /** `tensor` is the value `name`, without a node. */
+  alias(tensor: Tensor, name: string): void {
+    this.#names.set(tensor, name);
+  }
+
+  /** Reserves the value that the node must write for its output. */
+  output(node: Node, index = 0): string {
+    const tensor = node.outputs[index];
+    let name = this.#names.get(tensor);
+    if (name === undefined) {
+      name = `t${tensor.id}`;
+      this.#names.set(tensor, name);
+    }
+    return name;
+  }
+
+  temporary(): string {
+    return `v${this.#temporaries++}`;
+  }
+
+  begin(node: Node): void {
+    this.#scope = node.scope ? `${node.scope}/${node.operator.name}` : node.operator.name;
+  }
+
+  /** One ONNX node. Absent optional inputs and outputs are empty strings. */
+  node(
+    type: string,
+    inputs: readonly string[],
+    outputs: readonly string[],
+    attributes: Record<string, OnnxAttribute> = {},
+    domain = "",
+  ): void {
+    this.nodes.push(
+      create(NodeProtoSchema, {
+        opType: type,
+        domain,
+        name: `${this.#scope}#${this.nodes.length}`,
+        input: [...inputs],
+        output: [...outputs],
+        attribute: Object.entries(attributes).flatMap(([name, value]) => (value === undefined ? [] : [attribute(name, value)])),
+      }),
+    );
+  }
+
+  /** A node with one output, which is a new temporary value. */
+  value(type: string, inputs: readonly string[], attributes: Record<string, OnnxAttribute> = {}, domain = ""): string {
+    const output = this.temporary();
+    this.node(type, inputs, [output], attributes, domain);
+    return output;
+  }
+
+  /** An int64 vector constant (shapes, axes). */
+  ints(values: readonly number[]): string {
+    return this.constant("i64", [values.length], BigInt64Array.from(values, BigInt));
+  }
+
+  /** A scalar constant. */
+  scalar(dtype: DType, value: number): string {
+    const data =
+      dtype === "f64"
+        ? Float64Array.of(value)
+        : dtype === "i64"
+          ? BigInt64Array.of(BigInt(value))
+          : dtype === "i32"
+            ? Int32Array.of(value)
+            : Float32Array.of(value);
+    return this.constant(dtype, [], data);
+  }
+
+  constant(dtype: DType, shape: readonly number[], data: TypedArray): string {
+    invariant(data.BYTES_PER_ELEMENT === bytesPerElement[dtype], `a constant of ${dtype} from ${data.constructor.name}`);
+    const key =
+      data.length <= 16
+        ? `${dtype}[${shape}]${Array.from(data as ArrayLike<number | bigint>, (x) => (Object.is(x, -0) ? "-0" : String(x)))}`
+        : undefined;
+    const known = key === undefined ? undefined : this.#constantNames.get(key);
+    if (known !== undefined) return known;
+    const name = `c${this.constants.length}`;
+    this.constants.push(
+      create(TensorProtoSchema, {
+        name,
+        dims: shape.map(BigInt),
+        dataType: onnxType[dtype],
+        rawData: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
+      }),
+    );
+    if (key !== undefined) this.#constantNames.set(key, name);
+    return name;
+  }
+}
+
+/** Serialises what `outputs` need of the graph. */
+export function toOnnx(graph: Graph, outputs: readonly Tensor[], options: OnnxOptions = {}): OnnxModel {
+  const live = liveNodes(outputs);
+  const emitter = new Emitter();
+  const shared = options.initializers ?? new Set<Tensor>();
+  const used = new Set<Tensor>(outputs);
+  for (const node of live) for (const input of node.inputs) used.add(input);
+  const inputs: { tensor: Tensor; name: string }[] = [];
+  const initializers: { tensor: Tensor; name: string }[] = [];
+  for (const tensor of graph.inputs) {
+    if (!used.has(tensor)) continue;
+    const name = `i${tensor.id}`;
+    emitter.alias(tensor, name);
+    (shared.has(tensor) ? initializers : inputs).push({ tensor, name });
+  }
+  for (const node of live) {
+    emitter.begin(node);
+    node.operator.emit(emitter, node);
+  }
+  // A graph output must be a value that a node writes, once: inputs, constants, aliases and repeats get an Identity.
+  const written = new Set(emitter.nodes.flatMap((node) => node.output));
+  const taken = new Set<string>();
+  const results = outputs.map((tensor) => {
+    let name = emitter.name(tensor);
+    if (!written.has(name) || taken.has(name)) name = emitter.value("Identity", [name]);
+    taken.add(name);
+    return { tensor, name };
+  });
+  const model = create(ModelProtoSchema, {
+    irVersion: 10n,
+    producerName: "longwave",
+    opsetImport: [
+      { domain: "", version: BigInt(opset) },
+      { domain: contrib, version: 1n },
+    ],
+    graph: {
+      name: "longwave",
+      node: emitter.nodes,
+      initializer: [...emitter.constants, ...initializers.map(external)],
+      input: inputs.map(({ tensor, name }) => valueInfo(name, tensor.dtype, tensor.shape)),
+      output: results.map(({ tensor, name }) => valueInfo(name, tensor.dtype, tensor.shape)),
+    },
+  });
+  return { bytes: toBinary(ModelProtoSchema, model), inputs, initializers, outputs: results, nodeCount: emitter.nodes.length };
+}
+
+/** The nodes that `outputs` depend on, in topological order. */
+export function liveNodes(outputs: readonly Tensor[]): Node[] {
+  const seen = new Set<Node>();
+  const pending = outputs.flatMap(({ node }) => (node ? [node] : []));
+  while (pending.length > 0) {
+    const node = pending.pop() as Node;
+    if (seen.has(node)) continue;
+    seen.add(node);
+    for (const input of node.inputs) if (input.node) pending.push(input.node);
+  }
+  return [...seen].sort((a, b) => a.index - b.index);
+}
+
+function external({ tensor, name }: { tensor: Tensor; name: string }): TensorProto {
+  const shape = tensor.shape.map((dim) => {
+    invariant(typeof dim === "number", "a shared initializer has a symbolic dimension");
+    return dim;
+  });
+  const length = shape.reduce((product, dim) => product * dim, bytesPerElement[tensor.dtype]);
+  return create(TensorProtoSchema, {
+    name,
+    dims: shape.map(BigInt),
+    dataType: onnxType[tensor.dtype],
+    dataLocation: 1,
+    externalData: [
+      { key: "location", value: externalLocation },
+      { key: "offset", value: "0" },
+      { key: "length", value: String(length) },
+    ],
+  });
+}
+
+function valueInfo(name: string, dtype: DType, shape: Shape): ValueInfoProto {
+  return create(ValueInfoProtoSchema, {
+    name,
+    type: {
+      value: {
+        case: "tensorType",
+        value: {
+          elemType: onnxType[dtype],
+          shape: {
+            dim: shape.map((dim) =>
+              typeof dim === "number"
+                ? { value: { case: "dimValue" as const, value: BigInt(dim) } }
+                : { value: { case: "dimParam" as const, value: dim } },
+            ),
+          },
+        },
+      },
+    },
+  });
+}
+
+function attribute(name: string, value: Exclude<OnnxAttribute, undefined>): AttributeProto {
+  if (typeof value === "number") return create(AttributeProtoSchema, { name, type: AttributeType.INT, i: BigInt(value) });
+  if (typeof value === "string")
+    return create(AttributeProtoSchema, { name, type: AttributeType.STRING, s: new TextEncoder().encode(value) });
+  if (Array.isArray(value)) return create(AttributeProtoSchema, { name, type: AttributeType.INTS, ints: value.map(BigInt) });
+  return create(AttributeProtoSchema, { name, type: AttributeType.FLOAT, f: (value as Float).float });
+}
