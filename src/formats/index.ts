@@ -1,0 +1,24 @@
+// Entry of longwave/formats: files that models and tokenizers come in.
+export { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from "./half.ts";
+export {
+  type HfConfig,
+  type HfGenerationConfig,
+  parseHfConfig,
+  parseHfGenerationConfig,
+  readHfConfig,
+  readHfGenerationConfig,
+  writeHfConfig,
+} from "./hf-config.ts";
+export { readJson, readJsonObject, readTextFile } from "./json-file.ts";
+export { type Llama2cConfig, type Llama2cSource, llama2cToHfConfig, openLlama2c } from "./llama2c.ts";
+export { openSafetensors, type SafetensorsSource } from "./safetensors.ts";
+export { fromSafetensorsDType, type SafetensorsDType, toSafetensorsDType } from "./safetensors-dtype.ts";
+export type { SafetensorsEntry } from "./safetensors-header.ts";
+export {
+  type SafetensorsSpec,
+  type SafetensorsTensor,
+  type SafetensorsWriteOptions,
+  SafetensorsWriter,
+  writeSafetensors,
+} from "./safetensors-write.ts";
+export type { TensorEntry, TensorSource } from "./tensor-source.ts";
