@@ -225,9 +225,9 @@ const notOperator: Operator = {
   infer: ([x]) => [{ dtype: "bool", shape: x.shape }],
   emit: (emitter, node) => emitter.node("Not", [emitter.name(node.inputs[0])], [emitter.output(node)]),
 };
-const isNaNOperator: Operator = {
+const isNanOperator: Operator = {
   ...notOperator,
-  name: "isNaN",
+  name: "isNan",
   emit: (emitter, node) => emitter.node("IsNaN", [emitter.name(node.inputs[0])], [emitter.output(node)]),
 };
 
@@ -240,9 +240,9 @@ export const greaterEqual = (a: Operand, b: Operand): Tensor => apply1(greaterEq
 export const logicalAnd = (a: Tensor, b: Tensor): Tensor => apply1(andOperator, [a, b], {});
 export const logicalOr = (a: Tensor, b: Tensor): Tensor => apply1(orOperator, [a, b], {});
 export const logicalNot = (x: Tensor): Tensor => apply1(notOperator, [x], {});
-export const isNaN = (x: Tensor): Tensor => apply1(isNaNOperator, [x], {});
+export const isNan = (x: Tensor): Tensor => apply1(isNanOperator, [x], {});
 /** True where x is neither infinite nor NaN. */
-export const isFinite = (x: Tensor): Tensor => less(abs(sub(x, x)), 1);
+export const finite = (x: Tensor): Tensor => less(abs(sub(x, x)), 1);
 
 const whereOperator: Operator = {
   name: "where",
