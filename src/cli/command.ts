@@ -1,0 +1,109 @@
+// A command is data: a name, a zod schema and a function. Flags, help and validation come from the schema (flags.ts, help.ts).
+import { z } from "zod";
+import { invariant } from "../base/errors.ts";
+import { listOptions, type OptionInfo, resolveLayers, type SettingsLayer } from "../base/schema.ts";
+import type { OpenedBackend, OpenOptions } from "../runtime/open.ts";
+import type { CliIo } from "./io.ts";
+
+export interface Example {
+  /** Without the leading `longwave`. */
+  readonly command: string;
+  readonly note: string;
+}
+
+/** A named partial value of the schema. */
+export interface Preset {
+  readonly summary: string;
+  readonly values: Readonly<Record<string, unknown>>;
+}
+
+/** What `run` gets besides its options. */
+export interface CommandContext extends CliIo {
+  /** `--threads`; undefined leaves the choice to the runtime. */
+  readonly threads: number | undefined;
+  /** `--json` was given: print one JSON value and nothing else on standard output. */
+  readonly json: boolean;
+  /** Writes one line to standard output. */
+  print(line?: string): void;
+  /** Writes a value as indented JSON to standard output. */
+  printJson(value: unknown): void;
+  /**
+   * Opens ONNX Runtime with `--threads`; it is disposed when the command ends. The caller shows `fallbackReason`.
+   * @throws BackendError
+   */
+  openRuntime(options?: OpenOptions): Promise<OpenedBackend>;
+}
+
+export interface CommandDefinition<S extends z.ZodObject> {
+  /** One word, or a group and a word: `tokenizer train`. */
+  readonly name: string;
+  /** One line without a full stop. */
+  readonly summary: string;
+  /** More lines for `--help`. */
+  readonly description?: string;
+  /** Every field with `.describe()`; a field without default is required. */
+  readonly schema: S;
+  /** Fields given by position instead of by flag. The last one may be a list. */
+  readonly positionals?: readonly (keyof S["shape"] & string)[];
+  /** Values for `--preset`. */
+  readonly presets?: Readonly<Record<string, Preset>>;
+  readonly defaultPreset?: string;
+  /** The command prints results, and offers `--json`. */
+  readonly hasJson?: boolean;
+  readonly examples: readonly Example[];
+  run(options: z.output<S>, context: CommandContext): Promise<void>;
+}
+
+/** A command with its schema's type erased, as the framework holds it. */
+export interface Command {
+  readonly name: string;
+  readonly summary: string;
+  readonly description: string;
+  readonly positionals: readonly OptionInfo[];
+  /** Everything that has a flag. */
+  readonly options: readonly OptionInfo[];
+  readonly presets: Readonly<Record<string, Preset>>;
+  readonly defaultPreset: string | undefined;
+  readonly hasJson: boolean;
+  readonly examples: readonly Example[];
+  /** Validates the merged layers and runs. @throws UsageError before anything is done. */
+  execute(layers: readonly SettingsLayer[], context: CommandContext): Promise<void>;
+}
+
+/** Options that every command has; they are not part of its schema. */
+export const commonSchema = z.object({
+  threads: z
+    .int()
+    .min(1)
+    .max(1024)
+    .optional()
+    .describe("Threads for ONNX Runtime. Default: the number of physical cores.")
+    .meta({ group: "General", placeholder: "n" }),
+});
+
+const reservedNames = ["threads", "config", "preset", "json", "help"];
+
+/** Makes a command of its definition. Pure: nothing runs before `execute`. */
+export function defineCommand<S extends z.ZodObject>(definition: CommandDefinition<S>): Command {
+  const all = listOptions(definition.schema);
+  const names: readonly string[] = definition.positionals ?? [];
+  for (const { name } of all)
+    invariant(!reservedNames.includes(name), `command ${definition.name}: the field ${name} is taken by the framework`);
+  const positionals = names.map((name) => {
+    const option = all.find((candidate) => candidate.name === name);
+    invariant(option, `command ${definition.name}: no field for the positional ${name}`);
+    return option;
+  });
+  return {
+    name: definition.name,
+    summary: definition.summary,
+    description: definition.description ?? "",
+    positionals,
+    options: all.filter((option) => !names.includes(option.name)),
+    presets: definition.presets ?? {},
+    defaultPreset: definition.defaultPreset,
+    hasJson: definition.hasJson ?? false,
+    examples: definition.examples,
+    execute: async (layers, context) => definition.run(resolveLayers(definition.schema, layers), context),
+  };
+}

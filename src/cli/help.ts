@@ -1,0 +1,49 @@
+// Help texts: of the whole program, of a group of commands, of one command. Generated; there is no second list of flags.
+import { Argument } from "commander";
+import type { Command } from "./command.ts";
+import { kebabCase, parserOf } from "./flags.ts";
+import type { Output } from "./io.ts";
+import type { CommandEntry } from "./registry.ts";
+
+/** `--help` of one command: usage, arguments, options by group with defaults, presets, examples. */
+export function commandHelp(command: Command, output: Output): string {
+  const { parser } = parserOf(command);
+  for (const option of command.positionals) {
+    const name = kebabCase(option.name) + (option.types.includes("list") ? "..." : "");
+    const note = option.defaultValue === undefined ? "" : ` (default: ${JSON.stringify(option.defaultValue)})`;
+    parser.addArgument(new Argument(option.required ? `<${name}>` : `[${name}]`, option.description + note));
+  }
+  const { colors } = output;
+  const text = parser
+    .description([`${command.summary}.`, command.description].filter((part) => part !== "").join("\n\n"))
+    .configureOutput({ getOutHelpWidth: () => helpWidth(output), getOutHasColors: () => colors.isColorSupported })
+    .configureHelp({
+      styleTitle: (title) => colors.bold(title),
+      styleOptionTerm: (term) => colors.cyan(term),
+      styleArgumentTerm: (term) => colors.cyan(term),
+    })
+    .helpInformation();
+  const examples = command.examples.map(({ command: line, note }) => `  ${colors.dim(`# ${note}`)}\n  longwave ${line}`);
+  return examples.length === 0 ? text : `${text}\n${colors.bold("Examples:")}\n${examples.join("\n\n")}\n`;
+}
+
+const helpWidth = (output: Output): number => Math.min(Math.max(output.columns, 60), 110);
+
+/** Commands and their summaries, of all or of one group. */
+export function overview(entries: readonly CommandEntry[], output: Output, group?: string): string {
+  const { colors } = output;
+  const shown = group === undefined ? entries : entries.filter(({ name }) => name.startsWith(`${group} `));
+  const width = Math.max(...shown.map(({ name }) => name.length), 10);
+  const lines = shown.map(({ name, summary }) => `  ${colors.cyan(name.padEnd(width))}  ${summary}`);
+  return [
+    group === undefined ? "longwave: train, align and accelerate language models in TypeScript." : `longwave ${group}`,
+    "",
+    `${colors.bold("Usage:")} longwave ${group === undefined ? "" : `${group} `}<command> [options]`,
+    "",
+    colors.bold("Commands:"),
+    ...lines,
+    "",
+    "`longwave <command> --help` lists the options of a command, `longwave --version` prints the version.",
+    "",
+  ].join("\n");
+}

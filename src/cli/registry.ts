@@ -1,0 +1,18 @@
+// The commands that exist, in the order in which help lists them. A command's module is imported when it is chosen.
+// To add one: write commands/<name>.ts with defineCommand, then one entry here.
+import type { Command } from "./command.ts";
+
+export interface CommandEntry {
+  readonly name: string;
+  /** Repeated here so that the overview needs no import; a test compares it with the command's own. */
+  readonly summary: string;
+  load(): Promise<Command>;
+}
+
+export const commands: readonly CommandEntry[] = [
+  {
+    name: "doctor",
+    summary: "Check the installation and measure this machine",
+    load: async () => (await import("./commands/doctor.ts")).doctor,
+  },
+];

@@ -1,0 +1,155 @@
+// Shows a run from its events: one live line on a terminal, a plain line every few seconds elsewhere.
+// Time is taken from the events, so that the same events always give the same text.
+import { type Metrics, type RunEvent, type StepEvent, tokensPerSecond } from "../../engine/events.ts";
+import type { Output } from "../io.ts";
+import { type CurveOptions, curve, labelledCurve } from "./curve.ts";
+import { formatBytes, formatCount, formatDuration, formatMetric, printable } from "./format.ts";
+
+export interface ProgressOptions {
+  /** What `tokens` of the events counts, as the rate names it. Default `tok`. */
+  unit?: string;
+  /** Seconds between plain lines. Default 10. */
+  everySeconds?: number;
+  /** Metric of the curve. Default `loss`, or the first metric where there is none. */
+  metric?: string;
+  /** Metrics shown besides `metric`, in this order. Default: the first three others. */
+  alsoShow?: readonly string[];
+  /** Floating-point operations for one token (forward and backward); with `peakFlops` gives the model FLOP utilisation. */
+  flopsPerToken?: number;
+  /** Operations a second that this machine reaches on a large matrix product. */
+  peakFlops?: number;
+  charset?: CurveOptions["charset"];
+}
+
+export interface Progress {
+  handle(event: RunEvent): void;
+  /** Leaves the cursor on a fresh line; call it also when the run threw. */
+  close(): void;
+}
+
+/** Longer histories are halved by averaging neighbours. */
+const maxHistory = 2048;
+const clearLine = "\r\u001b[2K";
+
+/** A consumer of run events that writes to `output`. */
+export function createProgress(output: Output, options: ProgressOptions = {}): Progress {
+  const { everySeconds = 10, charset = "braille" } = options;
+  const { colors } = output;
+  let history: number[] = [];
+  // One value of `history` stands for this many steps.
+  let stride = 1;
+  let pending: number[] = [];
+  let live = "";
+  let lastLine = Number.NEGATIVE_INFINITY;
+
+  const remember = (value: number): void => {
+    if (!Number.isFinite(value)) return;
+    pending.push(value);
+    if (pending.length < stride) return;
+    history.push(mean(pending));
+    pending = [];
+    if (history.length > maxHistory) {
+      history = Array.from({ length: maxHistory / 2 }, (_, i) => mean(history.slice(2 * i, 2 * i + 2)));
+      stride *= 2;
+    }
+  };
+  /** A line that stays; the live line is redrawn below it. */
+  const say = (text: string): void => {
+    output.write(live === "" ? `${text}\n` : `${clearLine}${text}\n${live}`);
+  };
+  const redraw = (text: string): void => {
+    live = text;
+    output.write(`${clearLine}${text}`);
+  };
+  const close = (): void => {
+    if (live !== "") output.write("\n");
+    live = "";
+  };
+
+  const step = (event: StepEvent): void => {
+    const shown = describeStep(event, options);
+    remember(event.metrics[shown.metric] ?? Number.NaN);
+    if (output.isTTY) {
+      const space = output.columns - shown.text.length - 3;
+      const line = space >= 8 ? curve(history, { width: Math.min(space, 40), charset })[0] : "";
+      redraw(`${shown.text.slice(0, output.columns - 1)}${line === "" ? "" : `  ${colors.cyan(line)}`}`);
+      return;
+    }
+    const isLast = event.step >= event.total;
+    if (!isLast && event.time - lastLine < everySeconds * 1000) return;
+    lastLine = event.time;
+    output.write(`${shown.text}\n`);
+  };
+
+  const handle = (event: RunEvent): void => {
+    switch (event.kind) {
+      case "run-start":
+        say(
+          `run: ${event.total} steps${event.resumedFrom === undefined ? "" : `, resumed at step ${event.step} from ${event.resumedFrom}`}`,
+        );
+        break;
+      case "step":
+        step(event);
+        break;
+      case "evaluation":
+        say(
+          `${colors.bold("evaluation")} at step ${event.step}: ${metricsText(event.metrics)}${event.best ? colors.green(" (best)") : ""}`,
+        );
+        break;
+      case "checkpoint":
+        say(colors.dim(`checkpoint ${event.path} (${event.reason}, ${formatBytes(event.bytes)})`));
+        break;
+      case "sample": {
+        const text = typeof event.sample === "string" ? event.sample : event.sample.map((record) => JSON.stringify(record)).join("\n");
+        say(`${colors.bold(`sample at step ${event.step}:`)}\n${printable(text).replace(/^/gm, "  ")}`);
+        break;
+      }
+      case "warning":
+        say(`${colors.yellow("warning:")} ${event.message}${event.hint === undefined ? "" : ` ${event.hint}`}`);
+        break;
+      case "run-end":
+        close();
+        if (output.isTTY && history.length > 2) {
+          const lines = labelledCurve(history, { width: Math.min(output.columns - 14, 60), height: 5, charset });
+          output.write(lines.map((line) => `${line}\n`).join(""));
+        }
+        output.write(`${endText(event)}\n`);
+        break;
+    }
+  };
+  return { handle, close };
+}
+
+const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+const metricsText = (metrics: Metrics): string =>
+  Object.entries(metrics)
+    .map(([name, value]) => `${name} ${formatMetric(value)}`)
+    .join("  ");
+
+/** One step in one line, and the name of its main metric. */
+function describeStep(event: StepEvent, options: ProgressOptions): { text: string; metric: string } {
+  const { unit = "tok", flopsPerToken, peakFlops } = options;
+  const names = Object.keys(event.metrics);
+  const metric = options.metric ?? (names.includes("loss") ? "loss" : (names[0] ?? "loss"));
+  const others = options.alsoShow ?? names.filter((name) => name !== metric).slice(0, 3);
+  const parts = [`step ${event.step}/${event.total}`];
+  for (const name of [metric, ...others]) {
+    if (event.metrics[name] !== undefined) parts.push(`${name} ${formatMetric(event.metrics[name])}`);
+  }
+  const rate = tokensPerSecond(event);
+  if (rate > 0) parts.push(`${formatCount(rate)} ${unit}/s`);
+  if (rate > 0 && flopsPerToken !== undefined && peakFlops !== undefined && peakFlops > 0) {
+    parts.push(`MFU ${((100 * rate * flopsPerToken) / peakFlops).toFixed(0)} %`);
+  }
+  if (event.step < event.total) parts.push(`ETA ${formatDuration(event.remainingSeconds)}`);
+  return { text: parts.join("  "), metric };
+}
+
+function endText(event: Extract<RunEvent, { kind: "run-end" }>): string {
+  const parts = [`${event.reason} at step ${event.step}/${event.total} after ${formatDuration(event.elapsedSeconds)}`];
+  if (event.totalTokens > 0) parts.push(`${formatCount(event.totalTokens)} tokens`);
+  if (event.best) parts.push(`best ${event.best.metric} ${formatMetric(event.best.value)} at step ${event.best.step}`);
+  if (event.checkpoint !== undefined) parts.push(`checkpoint ${event.checkpoint}`);
+  return parts.join(", ");
+}

@@ -1,0 +1,31 @@
+// What a failure looks like: `error: …`, `hint: …` and an exit code; the stack only with LONGWAVE_DEBUG=1.
+import { AbortedError, LongwaveError } from "../base/errors.ts";
+import type { CliIo } from "./io.ts";
+
+/** Writes the error to standard error. Returns the exit code: 2 usage, 1 failure, 130 interrupted. */
+export function reportError(error: unknown, io: Pick<CliIo, "stderr" | "env">): number {
+  const { stderr, env } = io;
+  const { colors } = stderr;
+  const { message, hint, exitCode } = describe(error);
+  stderr.write(`${colors.red("error:")} ${message}\n`);
+  if (hint !== undefined) stderr.write(`${colors.yellow("hint:")} ${hint}\n`);
+  if (env.LONGWAVE_DEBUG === "1") {
+    for (let at: unknown = error; at instanceof Error; at = at.cause) {
+      stderr.write(`${colors.dim(`${at === error ? "" : "caused by "}${at.stack ?? at.message}`)}\n`);
+    }
+  }
+  return exitCode;
+}
+
+function describe(error: unknown): { message: string; hint: string | undefined; exitCode: number } {
+  if (error instanceof LongwaveError) return { message: error.message, hint: error.hint, exitCode: error.exitCode };
+  if (!(error instanceof Error)) return { message: String(error), hint: undefined, exitCode: 1 };
+  if (error.name === "AbortError") return { message: "interrupted", hint: undefined, exitCode: new AbortedError("").exitCode };
+  // The operating system's refusals (ENOENT, EACCES, ENOSPC ...) name the file themselves.
+  if (typeof (error as NodeJS.ErrnoException).syscall === "string") return { message: error.message, hint: undefined, exitCode: 1 };
+  return {
+    message: `unexpected ${error.name}: ${error.message}`,
+    hint: "This is a defect of longwave. LONGWAVE_DEBUG=1 shows where it happened; please report it.",
+    exitCode: 1,
+  };
+}

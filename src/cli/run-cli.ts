@@ -1,0 +1,105 @@
+// The command line as a function of its arguments and the outside world: finds the command, parses, runs, reports.
+import { readFileSync } from "node:fs";
+import { BackendError, nearest, UsageError } from "../base/errors.ts";
+import { resolveLayers } from "../base/schema.ts";
+import type { Backend } from "../runtime/backend.ts";
+import type { OpenedBackend, OpenOptions } from "../runtime/open.ts";
+import { type Command, type CommandContext, commonSchema } from "./command.ts";
+import { helpHint, parseLine } from "./flags.ts";
+import { commandHelp, overview } from "./help.ts";
+import type { CliIo } from "./io.ts";
+import { type CommandEntry, commands } from "./registry.ts";
+import { reportError } from "./report-error.ts";
+
+/** longwave's version, from its package.json. */
+export function packageVersion(): string {
+  const file = new URL("../../package.json", import.meta.url);
+  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
+}
+
+/**
+ * Runs one command line; never throws and never exits.
+ * @param argv arguments after the program's name
+ * @param entries the commands; tests bring their own
+ * @returns the exit code: 0, 1 failure, 2 wrong usage, 130 interrupted
+ */
+export async function runCli(argv: readonly string[], io: CliIo, entries: readonly CommandEntry[] = commands): Promise<number> {
+  try {
+    await dispatch(argv, io, entries);
+    return 0;
+  } catch (error) {
+    return reportError(error, io);
+  }
+}
+
+async function dispatch(argv: readonly string[], io: CliIo, entries: readonly CommandEntry[]): Promise<void> {
+  const [first, second] = argv;
+  if (first === "--version" || first === "-V") return io.stdout.write(`${packageVersion()}\n`);
+  if (first === undefined || first === "--help" || first === "-h") return io.stdout.write(overview(entries, io.stdout));
+  if (first === "help") return dispatch(second === undefined ? [] : [...argv.slice(1), "--help"], io, entries);
+  if (first.startsWith("-")) {
+    throw new UsageError(`longwave: expected a command first, got "${first}"`, {
+      hint: "Options follow the command: longwave <command> [options].",
+    });
+  }
+  const group = entries.some(({ name }) => name.startsWith(`${first} `)) ? first : undefined;
+  if (group !== undefined && (second === undefined || second === "--help" || second === "-h")) {
+    return io.stdout.write(overview(entries, io.stdout, group));
+  }
+  const name = group === undefined ? first : `${group} ${second}`;
+  const entry = entries.find((candidate) => candidate.name === name);
+  if (!entry) throw unknownCommand(name, group, entries);
+  await runCommand(await entry.load(), argv.slice(group === undefined ? 1 : 2), io);
+}
+
+function unknownCommand(name: string, group: string | undefined, entries: readonly CommandEntry[]): UsageError {
+  const names = entries.map((entry) => entry.name);
+  // A group's own name is a good guess too: `tokeniser` → `tokenizer`.
+  const words = group === undefined ? [...names, ...names.map((candidate) => candidate.split(" ")[0])] : names;
+  const guess = nearest(name, words);
+  return new UsageError(`longwave: expected a command, got "${name}"`, {
+    hint: guess === undefined ? "`longwave --help` lists the commands." : `Did you mean \`longwave ${guess}\`?`,
+  });
+}
+
+async function runCommand(command: Command, argv: readonly string[], io: CliIo): Promise<void> {
+  const opened: Backend[] = [];
+  try {
+    const line = parseLine(command, argv);
+    if (line.help) return io.stdout.write(commandHelp(command, io.stdout));
+    const { threads } = resolveLayers(commonSchema, [{ values: { threads: line.threads } }]);
+    const context: CommandContext = {
+      ...io,
+      threads,
+      json: line.json,
+      print: (text = "") => io.stdout.write(`${text}\n`),
+      printJson: (value) => io.stdout.write(`${JSON.stringify(value, null, 2)}\n`),
+      openRuntime: async (options = {}) => {
+        const runtime = await openRuntime({ threads, ...options });
+        opened.push(runtime.backend);
+        return runtime;
+      },
+    };
+    await command.execute(line.layers, context);
+  } catch (error) {
+    if (error instanceof UsageError && error.hint === undefined)
+      throw new UsageError(error.message, { hint: helpHint(command), cause: error });
+    throw error;
+  } finally {
+    for (const backend of opened) backend.dispose();
+  }
+}
+
+/** Imported only now: the native library and its loader cost more than a whole `--help`. */
+async function openRuntime(options: OpenOptions): Promise<OpenedBackend> {
+  let open: typeof import("../runtime/open.ts");
+  try {
+    open = await import("../runtime/open.ts");
+  } catch (cause) {
+    throw new BackendError(`longwave: expected its dependencies to be installed, got "${(cause as Error).message.split("\n")[0]}"`, {
+      cause,
+      hint: "Run `ONNXRUNTIME_NODE_INSTALL=skip npm install longwave`.",
+    });
+  }
+  return open.openBackend(options);
+}
