@@ -15,4 +15,9 @@ export const commands: readonly CommandEntry[] = [
     summary: "Check the installation and measure this machine",
     load: async () => (await import("./commands/doctor.ts")).doctor,
   },
+  {
+    name: "inspect",
+    summary: "Show what a model file holds",
+    load: async () => (await import("./commands/inspect.ts")).inspect,
+  },
 ];

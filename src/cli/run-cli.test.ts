@@ -249,7 +249,7 @@ describe("results and failures", () => {
 
 describe("the executable", () => {
   const path = (name: string): string => fileURLToPath(new URL(name, import.meta.url));
-  const command = ["--import", path("./testing/register-typescript.mjs"), path("./main.ts")];
+  const command = ["--import", path("../runtime/testing/register-typescript.mjs"), path("./main.ts")];
 
   it("has exit code 2 for an unknown command", () => {
     const { status, stdout, stderr } = spawnSync(process.execPath, [...command, "docter"], { encoding: "utf8" });
