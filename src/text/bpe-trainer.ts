@@ -12,7 +12,12 @@ import { WordCounter } from "./word-counter.ts";
 
 /** Settings of {@link trainBpe}. */
 export const bpeTrainerOptions = z.strictObject({
-  vocabSize: z.int().min(2).max(1 << 22).describe("Number of tokens, special tokens and the alphabet included").default(8192),
+  vocabSize: z
+    .int()
+    .min(2)
+    .max(1 << 22)
+    .describe("Number of tokens, special tokens and the alphabet included")
+    .default(8192),
   minFrequency: z.int().min(0).describe("Pairs that occur less often are not merged; 0 and 1 mean no limit").default(0),
   specialTokens: z.array(z.string().min(1)).describe("Tokens that get the first ids; they are not looked for in the text").default([]),
   preTokenizer: z.enum(["gpt2", "llama3", "qwen2", "smollm"]).describe("How text is split into words").default("gpt2"),
@@ -85,7 +90,9 @@ export async function trainBpe(
     await turn();
   }
   if (counter.numUnits === 0) {
-    throw new DataError("train a tokenizer: expected some text, got none", { hint: "Check the files or the filter that the texts come from." });
+    throw new DataError("train a tokenizer: expected some text, got none", {
+      hint: "Check the files or the filter that the texts come from.",
+    });
   }
 
   const words = counter.words();

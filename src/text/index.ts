@@ -1,0 +1,16 @@
+// longwave/text: tokenizers and their training.
+export {
+  type BpeProgress,
+  type BpeTrainerHooks,
+  type BpeTrainerOptions,
+  bpeTrainerOptions,
+  type TrainedBpe,
+  trainBpe,
+} from "./bpe-trainer.ts";
+export { Llama2cTokenizer, type Llama2cVocabulary, loadLlama2cTokenizer, parseLlama2cTokenizer } from "./llama2c-tokenizer.ts";
+export { loadTokenizer, tokenizerFromJson } from "./load-tokenizer.ts";
+export { type PreTokenizerKind, splitWords } from "./pre-tokenizer.ts";
+export type { StreamDecoder } from "./stream-decoder.ts";
+export { type DecodeOptions, type EncodeOptions, hashVocabulary, type SpecialIds, type Tokenizer } from "./tokenizer.ts";
+export type { JsonObject } from "./tokenizer-file.ts";
+export { saveTokenizer, type TokenizerRoles, tokenizerConfigJson, tokenizerFromTrained, tokenizerJson } from "./tokenizer-json.ts";
