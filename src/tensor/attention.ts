@@ -53,26 +53,29 @@ interface GroupQueryAttributes {
   /** −1: no window. */
   readonly window: number;
   readonly rotary: boolean;
-  readonly bias: boolean;
+  readonly packed: boolean;
   readonly [key: string]: number | boolean;
 }
 
 const groupQueryOperator: Operator<GroupQueryAttributes> = {
   name: "groupQueryAttention",
-  infer([query, , , pastKey, pastValue]) {
+  infer(inputs, { heads, packed }) {
+    const [query] = inputs;
+    const [pastKey, pastValue] = inputs.slice(packed ? 1 : 3);
     return [
-      { dtype: query.dtype, shape: query.shape },
+      { dtype: query.dtype, shape: [...query.shape.slice(0, -1), heads * (pastKey.shape.at(-1) as number)] },
       { dtype: pastKey.dtype, shape: pastKey.shape },
       { dtype: pastValue.dtype, shape: pastValue.shape },
     ];
   },
   emit(emitter, node) {
-    const { heads, kvHeads, scale, softCap, window, rotary: ownRotary, bias } = node.attributes;
-    const names = emitter.names(node.inputs);
-    const [query, key, value, pastKey, pastValue, lengths, total] = names;
-    const rest = names.slice(7);
+    const { heads, kvHeads, scale, softCap, window, rotary: ownRotary, packed } = node.attributes;
+    const [query, ...rest] = emitter.names(node.inputs);
+    const [key, value] = packed ? ["", ""] : rest.splice(0, 2);
+    const [pastKey, pastValue, lengths, total] = rest.splice(0, 4);
     const tables = ownRotary ? rest.splice(0, 2) : ["", ""];
-    const inputs = [query, key, value, pastKey, pastValue, lengths, total, ...tables, ...(bias ? rest : [])];
+    // What is left: positions and bias of a tree.
+    const inputs = [query, key, value, pastKey, pastValue, lengths, total, ...tables, ...rest];
     const outputs = node.outputs.map((_, i) => emitter.output(node, i));
     emitter.node(
       "GroupQueryAttention",
@@ -107,20 +110,20 @@ export interface GroupQueryOptions {
 }
 
 /**
- * Causal attention of new tokens over a cache that already holds the past: query [B, S, H·D], key and value [B, S, KV·D],
- * past key and value [B, KV, capacity, D], `lengths` [B] (i32) = past + S − 1, `total` (i32 scalar) = the largest past + S.
+ * Causal attention of new tokens over a cache that already holds the past: query [B, S, H·D], key and value [B, S, KV·D], or
+ * the three joined as query [B, S, (H + 2 KV)·D] and no key and value; past key and value [B, KV, capacity, D], `lengths` [B] (i32) = past + S − 1, `total` (i32 scalar) = the largest past + S.
  * Bind each past and present to the same buffer: the kernel then writes the new rows in place. D must be a multiple of 8;
  * B > 1 needs S = 1, or no past at all. No derivative.
  */
 export function groupQueryAttention(
-  inputs: { query: Tensor; key: Tensor; value: Tensor; pastKey: Tensor; pastValue: Tensor; lengths: Tensor; total: Tensor },
+  inputs: { query: Tensor; key?: Tensor; value?: Tensor; pastKey: Tensor; pastValue: Tensor; lengths: Tensor; total: Tensor },
   options: GroupQueryOptions,
 ): { output: Tensor; presentKey: Tensor; presentValue: Tensor } {
   const { query, key, value, pastKey, pastValue, lengths, total } = inputs;
   const width = pastKey.shape.at(-1);
   if (typeof width !== "number" || width % 8 !== 0)
     throw new ShapeError(`groupQueryAttention: expected a head width that is a multiple of 8, got ${pastKey}`);
-  const tensors = [query, key, value, pastKey, pastValue, lengths, total];
+  const tensors = [query, ...(key && value ? [key, value] : []), pastKey, pastValue, lengths, total];
   if (options.tables) tensors.push(options.tables.cosines, options.tables.sines);
   if (options.tree) tensors.push(options.tree.positions, options.tree.bias);
   const [output, presentKey, presentValue] = apply(groupQueryOperator, tensors, {
@@ -130,7 +133,7 @@ export function groupQueryAttention(
     softCap: options.softCap ?? 0,
     window: options.window ?? -1,
     rotary: options.tables !== undefined,
-    bias: options.tree !== undefined,
+    packed: key === undefined,
   });
   return { output, presentKey, presentValue };
 }

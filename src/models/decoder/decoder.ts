@@ -1,0 +1,225 @@
+// The decoder as pure functions over symbolic tensors. One stack of blocks serves every face: `attend` is what differs between
+// training (parallel), and decoding (over a cache). Letters: B batch, T time, N = B·T rows, C width, V vocabulary,
+// H query heads, G key/value heads, D head width.
+import { ShapeError } from "../../base/errors.ts";
+import { causalBias, documentBias } from "../../nn/attention/mask.ts";
+import { softmaxAttention } from "../../nn/attention/softmax.ts";
+import { rotaryTables } from "../../nn/rotary.ts";
+import { gelu, relu, silu, softCap, squaredRelu } from "../../tensor/activation.ts";
+import { rotary } from "../../tensor/attention.ts";
+import { constant, reshape, sum } from "../../tensor/core.ts";
+import { add, div, mul, neg } from "../../tensor/elementwise.ts";
+import { embedding, gather } from "../../tensor/gather.ts";
+import { scope, type Tensor } from "../../tensor/graph.ts";
+import { labelLogProbs } from "../../tensor/loss.ts";
+import { linear } from "../../tensor/matmul.ts";
+import { layerNorm, rmsNorm } from "../../tensor/norm.ts";
+import { concat, slice, split, transpose } from "../../tensor/shape.ts";
+import type { DecoderConfig } from "./config.ts";
+import type { BlockParameters, DecoderParameters, NormParameters } from "./parameters.ts";
+
+export type DecoderTensors = DecoderParameters<Tensor>;
+
+/** Attention of one layer: joined queries, keys and values [N, (H + 2G)·D] → mixed values [N, H·D]. */
+export type Attend = (qkv_NF: Tensor, layer: number, parameters: BlockParameters<Tensor>) => Tensor;
+
+const activations = {
+  silu,
+  gelu: (x: Tensor) => gelu(x),
+  geluTanh: (x: Tensor) => gelu(x, { approximate: "tanh" }),
+  relu,
+  squaredRelu,
+};
+
+export function normalize(config: DecoderConfig, x: Tensor, { scale, bias }: NormParameters<Tensor>): Tensor {
+  const options = { epsilon: config.normEpsilon };
+  return config.norm === "layer" ? layerNorm(x, scale, bias, options) : rmsNorm(x, scale, options);
+}
+
+/** Token embeddings (plus learned positions) as rows [N, C]; `positions` has the shape of `ids`. */
+export function embed(config: DecoderConfig, parameters: DecoderTensors, ids: Tensor, positions?: Tensor): Tensor {
+  let x = embedding(parameters.embedding.tokens, ids);
+  if (config.embeddingScale !== 1) x = mul(x, config.embeddingScale);
+  if (config.position === "learned") {
+    const table = parameters.embedding.positions as Tensor;
+    if (positions) x = add(x, embedding(table, positions));
+    else x = add(x, slice(table, 0, 0, ids.shape.at(-1) as number));
+  }
+  return reshape(x, [-1, config.width]);
+}
+
+export interface StackOutput {
+  /** [N, C] before the final norm. */
+  hidden: Tensor;
+  /** [N, C] rows as they enter layer i, for the layers asked for. */
+  layers: Map<number, Tensor>;
+}
+
+/** All blocks over rows [N, C]. `record`: layers whose input rows are wanted (drafters, early exit). */
+export function decoderStack(
+  config: DecoderConfig,
+  parameters: DecoderTensors,
+  x: Tensor,
+  attend: Attend,
+  record: readonly number[] = [],
+): StackOutput {
+  const layers = new Map<number, Tensor>();
+  for (const [index, block] of parameters.layers.entries()) {
+    if (record.includes(index)) layers.set(index, x);
+    x = scope(x, `layers.${index}`, () => decoderBlock(config, block, x, index, attend));
+  }
+  return { hidden: x, layers };
+}
+
+function decoderBlock(config: DecoderConfig, block: BlockParameters<Tensor>, x: Tensor, index: number, attend: Attend): Tensor {
+  const before = config.normPlace === "before";
+  const attention = scope(x, "attention", () => {
+    const input = before ? normalize(config, x, block.attentionNorm) : x;
+    const { qkv, output } = block.attention;
+    const mixed = attend(linear(input, qkv.weight, qkv.bias), index, block);
+    const projected = linear(mixed, output.weight, output.bias);
+    return before ? projected : normalize(config, projected, block.attentionNorm);
+  });
+  const middle = add(x, attention);
+  const mlp = scope(x, "mlp", () => {
+    const input = before ? normalize(config, middle, block.mlpNorm) : middle;
+    const { up, down } = block.mlp;
+    const activate = activations[config.activation];
+    let inner = linear(input, up.weight, up.bias);
+    if (config.mlp === "gated") {
+      const [gate, value] = split(inner, [config.mlpWidth, config.mlpWidth]);
+      inner = mul(activate(gate), value);
+    } else inner = activate(inner);
+    const projected = linear(inner, down.weight, down.bias);
+    return before ? projected : normalize(config, projected, block.mlpNorm);
+  });
+  return add(middle, mlp);
+}
+
+/** Final norm and output matrix: rows [N, C] → logits [N, V]. */
+export function decoderLogits(config: DecoderConfig, parameters: DecoderTensors, hidden: Tensor): Tensor {
+  return scope(hidden, "head", () => {
+    const rows = normalize(config, hidden, parameters.norm);
+    const logits = linear(rows, parameters.head?.weight ?? parameters.embedding.tokens);
+    return config.logitSoftCap > 0 ? softCap(logits, config.logitSoftCap) : logits;
+  });
+}
+
+/** Queries, keys and values of rows [N, (H + 2G)·D], normalised as configured, still as rows of [heads, D]. */
+export function splitHeads(config: DecoderConfig, qkv_NF: Tensor, { attention }: BlockParameters<Tensor>): Tensor[] {
+  const { heads, kvHeads, headWidth } = config;
+  const sizes = [heads * headWidth, kvHeads * headWidth, kvHeads * headWidth];
+  let [query, key, value] = split(qkv_NF, sizes, 1);
+  const { queryNorm, keyNorm } = attention;
+  if (config.qkNorm === "projection" && queryNorm && keyNorm) {
+    query = rmsNorm(query, queryNorm.scale, { epsilon: config.normEpsilon });
+    key = rmsNorm(key, keyNorm.scale, { epsilon: config.normEpsilon });
+  }
+  query = reshape(query, [-1, heads, headWidth]);
+  key = reshape(key, [-1, kvHeads, headWidth]);
+  value = reshape(value, [-1, kvHeads, headWidth]);
+  if (config.qkNorm === "head" && queryNorm && keyNorm) {
+    query = rmsNorm(query, queryNorm.scale, { epsilon: config.normEpsilon });
+    key = rmsNorm(key, keyNorm.scale, { epsilon: config.normEpsilon });
+  }
+  return [query, key, value];
+}
+
+export const usesRotary = (config: DecoderConfig, layer: number): boolean =>
+  config.position === "rotary" && !config.noRotaryLayers.includes(layer);
+
+/** Rotates the leading features of x [.., .., .., D]; the rest passes (partial rotary). */
+export function rotateHeads(config: DecoderConfig, x: Tensor, cosines: Tensor, sines: Tensor): Tensor {
+  const width = config.headWidth * config.rotaryFraction;
+  if (width === config.headWidth) return rotary(x, cosines, sines);
+  return concat([rotary(slice(x, -1, 0, width), cosines, sines), slice(x, -1, width)], -1);
+}
+
+export interface SequenceOptions {
+  /** Position of each token [B, T] (i32). Default 0 … T − 1. */
+  positions?: Tensor;
+  /** Number of the document of each token [B, T] (i32): packed documents do not see each other. */
+  documents?: Tensor;
+}
+
+/** Attention of whole sequences [B, T], causal. */
+function parallelAttend(config: DecoderConfig, ids_BT: Tensor, options: SequenceOptions): Attend {
+  const [batch, time] = ids_BT.shape;
+  if (typeof batch !== "number" || typeof time !== "number")
+    throw new ShapeError(`decoder: expected fixed sizes for whole sequences, got ${ids_BT}`);
+  const { heads, kvHeads, headWidth } = config;
+  const all = heads + 2 * kvHeads;
+  const { graph } = ids_BT;
+  const shared = new Map<string, unknown>();
+  const once = <T>(key: string, make: () => T): T => {
+    if (!shared.has(key)) shared.set(key, make());
+    return shared.get(key) as T;
+  };
+  return (qkv_NF, layer, block) => {
+    const { dtype } = qkv_NF;
+    const normed = config.qkNorm === "none" ? undefined : splitHeads(config, qkv_NF, block);
+    const rows = normed ? concat(normed, 1) : reshape(qkv_NF, [batch * time, all, headWidth]);
+    let heads_ABTD = transpose(reshape(rows, [batch, time, all, headWidth]), [2, 0, 1, 3]);
+    if (usesRotary(config, layer)) {
+      const [cosines, sines] = once(`rotary ${dtype}`, () => parallelTables(config, ids_BT, options, dtype as "f32" | "f64"));
+      const [turned, value] = split(heads_ABTD, [heads + kvHeads, kvHeads], 0);
+      heads_ABTD = concat([rotateHeads(config, turned, cosines, sines), value], 0);
+    }
+    const [query, key, value] = split(heads_ABTD, [heads, kvHeads, kvHeads], 0);
+    const window = config.layerTypes[layer] === "sliding" ? config.window : undefined;
+    const bias = once(`bias ${dtype} ${window}`, () => {
+      const causal = causalBias(graph, time, dtype, window);
+      return options.documents ? add(documentBias(options.documents, dtype), causal) : causal;
+    });
+    const mixed_HBTD = softmaxAttention(query, key, value, { scale: config.attentionScale, softCap: config.attentionSoftCap, bias });
+    return reshape(transpose(mixed_HBTD, [1, 2, 0, 3]), [batch * time, heads * headWidth]);
+  };
+}
+
+/** Tables [T, D/2], or rows of them [B, T, D/2] for given positions. */
+function parallelTables(config: DecoderConfig, ids_BT: Tensor, { positions }: SequenceOptions, dtype: "f32" | "f64"): [Tensor, Tensor] {
+  const time = ids_BT.shape[1] as number;
+  const width = config.headWidth * config.rotaryFraction;
+  const length = positions ? Math.max(config.contextLength, time) : time;
+  const { cosines, sines } = rotaryTables(length, { base: config.rotaryBase, width }, dtype);
+  const tables = [cosines, sines].map((data) => constant(ids_BT.graph, dtype, [length, width / 2], data));
+  return (positions ? tables.map((table) => gather(table, positions)) : tables) as [Tensor, Tensor];
+}
+
+/** Hidden rows [N, C] (before the final norm) of whole sequences ids [B, T] (i32 or i64). */
+export function decoderForward(
+  config: DecoderConfig,
+  parameters: DecoderTensors,
+  ids_BT: Tensor,
+  options: SequenceOptions & { record?: readonly number[] } = {},
+): StackOutput {
+  const x = embed(config, parameters, ids_BT, options.positions);
+  return decoderStack(config, parameters, x, parallelAttend(config, ids_BT, options), options.record);
+}
+
+export interface LanguageModelLoss {
+  /** Weighted mean of the negative log-likelihood, in nats a token. */
+  loss: Tensor;
+  /** log p of each label [B, T]. */
+  logProbs: Tensor;
+}
+
+/**
+ * Next-token loss: ids and labels [B, T] (i32), weights [B, T] (0 where a position does not count).
+ * A label under weight 0 must still be a valid id.
+ */
+export function languageModelLoss(
+  config: DecoderConfig,
+  parameters: DecoderTensors,
+  { ids, labels, weights, ...options }: { ids: Tensor; labels: Tensor; weights?: Tensor } & SequenceOptions,
+): LanguageModelLoss {
+  const { hidden } = decoderForward(config, parameters, ids, options);
+  const logits = decoderLogits(config, parameters, hidden);
+  const logProbs = labelLogProbs(logits, reshape(labels, [-1]));
+  if (!weights) {
+    const count = logProbs.shape[0] as number;
+    return { loss: mul(sum(logProbs), -1 / count), logProbs: reshape(logProbs, labels.shape) };
+  }
+  const flat = reshape(weights, [-1]);
+  return { loss: neg(div(sum(mul(logProbs, flat)), sum(flat))), logProbs: reshape(logProbs, labels.shape) };
+}
