@@ -1,5 +1,7 @@
 // Activations. Fused kernels forward where ONNX Runtime has them (float32 only), hand-written derivatives, composed float64 emissions.
-import { abs, add, div, erf, exp, greater, log, maximum, minimum, mul, neg, sigmoid, square, sub, tanh, where } from "./elementwise.ts";
+import { ShapeError } from "../base/errors.ts";
+import { isFloat } from "./dtype.ts";
+import { abs, add, div, emitErf64, erf, exp, greater, log, minimum, mul, neg, sigmoid, square, sub, tanh, where } from "./elementwise.ts";
 import { apply1, type Operator, required, type Tensor } from "./graph.ts";
 import { contrib, type Emitter, float } from "./onnx.ts";
 
@@ -7,16 +9,19 @@ import { contrib, type Emitter, float } from "./onnx.ts";
 function activation(
   name: string,
   kernel: { type: string; domain?: string; attributes?: Record<string, ReturnType<typeof float> | string> },
-  compose: (emitter: Emitter, x: string, dtype: "f64") => string,
+  compose: (emitter: Emitter, x: string) => string,
   derivative: (x: Tensor) => Tensor,
 ): Operator {
   return {
     name,
-    infer: ([x]) => [{ dtype: x.dtype, shape: x.shape }],
+    infer([x]) {
+      if (!isFloat(x.dtype)) throw new ShapeError(`${name}: expected a floating-point tensor, got ${x}`);
+      return [{ dtype: x.dtype, shape: x.shape }];
+    },
     vjp: ({ inputs: [x], cotangents: [g] }) => [mul(required(g), derivative(x))],
     emit(emitter, node) {
       const [x] = node.inputs;
-      if (x.dtype === "f64") emitter.alias(node.outputs[0], compose(emitter, emitter.name(x), "f64"));
+      if (x.dtype === "f64") emitter.alias(node.outputs[0], compose(emitter, emitter.name(x)));
       else emitter.node(kernel.type, [emitter.name(x)], [emitter.output(node)], kernel.attributes, kernel.domain);
     },
   };
@@ -70,24 +75,24 @@ const geluTanhOperator = activation(
 );
 
 // x Φ(x); d/dx = Φ(x) + x φ(x).
-const geluErfOperator: Operator = {
-  ...activation(
-    "gelu",
-    { type: "Gelu", attributes: { approximate: "none" } },
-    (_, x) => x,
-    (x) => {
-      const cumulative = mul(add(erf(mul(x, Math.SQRT1_2)), 1), 0.5);
-      const density = mul(exp(mul(square(x), -0.5)), 1 / Math.sqrt(2 * Math.PI));
-      return add(cumulative, mul(x, density));
-    },
-  ),
-};
+const geluErfOperator = activation(
+  "gelu",
+  { type: "Gelu", attributes: { approximate: "none" } },
+  (emitter, x) => {
+    const number = (value: number): string => emitter.scalar("f64", value);
+    const cumulative = op(emitter, "Add", number(1), emitErf64(emitter, op(emitter, "Mul", x, number(Math.SQRT1_2))));
+    return op(emitter, "Mul", op(emitter, "Mul", x, number(0.5)), cumulative);
+  },
+  (x) => {
+    const cumulative = mul(add(erf(mul(x, Math.SQRT1_2)), 1), 0.5);
+    const density = mul(exp(mul(square(x), -0.5)), 1 / Math.sqrt(2 * Math.PI));
+    return add(cumulative, mul(x, density));
+  },
+);
 
 /** The Gaussian error linear unit (Hendrycks & Gimpel 2016): exact by default, `approximate: "tanh"` as in GPT-2. */
 export function gelu(x: Tensor, { approximate = "none" }: { approximate?: "none" | "tanh" } = {}): Tensor {
-  if (approximate === "tanh") return apply1(geluTanhOperator, [x], {});
-  if (x.dtype === "f64") return mul(mul(x, 0.5), add(1, erf(mul(x, Math.SQRT1_2))));
-  return apply1(geluErfOperator, [x], {});
+  return apply1(approximate === "tanh" ? geluTanhOperator : geluErfOperator, [x], {});
 }
 
 // log(1 + e^x) = max(x, 0) + log(1 + e^−|x|).
@@ -111,7 +116,7 @@ export function elu(x: Tensor, { alpha = 1 }: { alpha?: number } = {}): Tensor {
   return where(greater(x, 0), x, mul(sub(exp(minimum(x, 0)), 1), alpha));
 }
 /** elu(x) + 1, the positive feature map of linear attention (Katharopoulos et al. 2020, Eq. 7). */
-export const eluPlusOne = (x: Tensor): Tensor => add(maximum(x, 0), exp(minimum(x, 0)));
+export const eluPlusOne = (x: Tensor): Tensor => where(greater(x, 0), add(x, 1), exp(minimum(x, 0)));
 /** x for x > 0, else slope · x. */
 export const leakyRelu = (x: Tensor, { slope = 0.01 }: { slope?: number } = {}): Tensor => where(greater(x, 0), x, mul(x, slope));
 /** max(x, 0)². */

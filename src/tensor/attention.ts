@@ -1,8 +1,10 @@
 // Fused operators of attention: rotary embedding (differentiable), cached grouped-query attention and block-quantised products (inference only).
 import { ShapeError } from "../base/errors.ts";
-import { neg } from "./elementwise.ts";
-import { apply, apply1, type Operator, required, type Tensor } from "./graph.ts";
+import { unbroadcast } from "./core.ts";
+import { add, mul, neg, sub } from "./elementwise.ts";
+import { apply, apply1, broadcastShapes, type Operator, required, sameDType, sameShape, type Tensor } from "./graph.ts";
 import { contrib, type Emitter, float } from "./onnx.ts";
+import { split } from "./shape.ts";
 
 // ---- rotary position embedding
 
@@ -10,16 +12,27 @@ import { contrib, type Emitter, float } from "./onnx.ts";
 const rotaryOperator: Operator = {
   name: "rotary",
   infer([x, cosTable, sinTable]) {
-    const pairs = cosTable.shape.at(-1);
     const width = x.shape.at(-1);
-    if (x.rank !== 4 || typeof pairs !== "number" || typeof width !== "number" || 2 * pairs > width || sinTable.shape.at(-1) !== pairs) {
+    sameDType("rotary", [x, cosTable, sinTable]);
+    const half = typeof width === "number" ? [...x.shape.slice(0, -1), width / 2] : [];
+    const fits = (table: Tensor): boolean =>
+      table.shape.at(-1) === half[3] && sameShape(broadcastShapes("rotary", half, table.shape), half);
+    if (x.rank !== 4 || half.length === 0 || !fits(cosTable) || !fits(sinTable)) {
       throw new ShapeError(
-        `rotary: expected x [B, T, H, D] and cosines and sines [.., .., 1, <= D/2], got ${x}, ${cosTable} and ${sinTable}`,
+        `rotary: expected x [B, T, H, D] and cosines and sines that broadcast to [B, T, H, D/2], got ${x}, ${cosTable} and ${sinTable}`,
       );
     }
     return [{ dtype: x.dtype, shape: x.shape }];
   },
-  vjp: ({ inputs: [, cosTable, sinTable], cotangents: [g] }) => [rotary(required(g), cosTable, neg(sinTable)), undefined, undefined],
+  vjp({ inputs: [x, cosTable, sinTable], cotangents: [cotangent], needs }) {
+    const g = required(cotangent);
+    const dx = needs[0] ? rotary(g, cosTable, neg(sinTable)) : undefined;
+    // Tables are constants in most models; learned rotations differentiate them.
+    if (!needs[1] && !needs[2]) return [dx, undefined, undefined];
+    const halves = (tensor: Tensor): Tensor[] => split(tensor, new Array<number>(2).fill((x.shape[3] as number) / 2));
+    const [[low, high], [gLow, gHigh]] = [halves(x), halves(g)];
+    return [dx, unbroadcast(add(mul(low, gLow), mul(high, gHigh)), cosTable), unbroadcast(sub(mul(low, gHigh), mul(high, gLow)), sinTable)];
+  },
   emit(emitter, node) {
     const [x, cosTable, sinTable] = node.inputs;
     emitter.alias(node.outputs[0], rotate(emitter, x, emitter.name(x), emitter.name(cosTable), emitter.name(sinTable)));
@@ -59,9 +72,20 @@ interface GroupQueryAttributes {
 
 const groupQueryOperator: Operator<GroupQueryAttributes> = {
   name: "groupQueryAttention",
-  infer(inputs, { heads, packed }) {
-    const [query] = inputs;
-    const [pastKey, pastValue] = inputs.slice(packed ? 1 : 3);
+  infer(inputs, { heads, kvHeads, packed }) {
+    const [query, ...rest] = inputs;
+    const keyAndValue = packed ? [] : rest.splice(0, 2);
+    const [pastKey, pastValue] = rest;
+    const width = pastKey.shape.at(-1) as number;
+    const isRows = (x: Tensor, count: number): boolean => x.rank === 3 && x.shape[2] === count * width;
+    const isCache = (x: Tensor): boolean => x.rank === 4 && x.shape[1] === kvHeads && x.shape[3] === width;
+    const rowsFit = isRows(query, packed ? heads + 2 * kvHeads : heads) && keyAndValue.every((x) => isRows(x, kvHeads));
+    if (!rowsFit || !isCache(pastKey) || !isCache(pastValue) || heads % kvHeads !== 0) {
+      throw new ShapeError(
+        `groupQueryAttention: expected query [B, S, H·D], key and value [B, S, KV·D] or the three in one, caches [B, KV, capacity, D] and H a ` +
+          `multiple of KV, got ${[query, ...keyAndValue, pastKey, pastValue].join(", ")} for H = ${heads} and KV = ${kvHeads}`,
+      );
+    }
     return [
       { dtype: query.dtype, shape: [...query.shape.slice(0, -1), heads * (pastKey.shape.at(-1) as number)] },
       { dtype: pastKey.dtype, shape: pastKey.shape },
@@ -123,6 +147,8 @@ export function groupQueryAttention(
   const width = pastKey.shape.at(-1);
   if (typeof width !== "number" || width % 8 !== 0)
     throw new ShapeError(`groupQueryAttention: expected a head width that is a multiple of 8, got ${pastKey}`);
+  if ((key === undefined) !== (value === undefined))
+    throw new ShapeError("groupQueryAttention: expected both key and value or neither, got one");
   const tensors = [query, ...(key && value ? [key, value] : []), pastKey, pastValue, lengths, total];
   if (options.tables) tensors.push(options.tables.cosines, options.tables.sines);
   if (options.tree) tensors.push(options.tree.positions, options.tree.bias);

@@ -1,12 +1,12 @@
 // The linear operators that every derivative rule leans on, closed under differentiation among themselves:
 // constants, reshape, broadcastTo and sum (each other's transposes), stopGradient.
 import { ShapeError } from "../base/errors.ts";
-import { bytesPerElement, type DType, type TypedArray } from "./dtype.ts";
+import { arrayOver, type DType, isFloat, type TypedArray } from "./dtype.ts";
 import {
   apply1,
   broadcastShapes,
   type Dim,
-  elementCount,
+  type DimProduct,
   type Graph,
   normalizeAxis,
   type Operator,
@@ -30,7 +30,7 @@ const constantOperator: Operator<{ dtype: DType; shape: readonly number[]; data:
 /** Data that is part of the program. It is stored with it: keep it small (masks, tables). */
 export function constant(graph: Graph, dtype: DType, shape: readonly number[], data: TypedArray): Tensor {
   const length = shape.reduce((product, dim) => product * dim, 1);
-  if (data.length !== length || data.BYTES_PER_ELEMENT !== bytesPerElement[dtype]) {
+  if (data.length !== length || data.constructor !== arrayOver(dtype, new ArrayBuffer(0), 0, 0).constructor) {
     throw new ShapeError(
       `constant: expected ${length} elements of ${dtype} for [${shape.join(", ")}], got ${data.length} of ${data.constructor.name}`,
     );
@@ -67,6 +67,11 @@ export function constantValue(tensor: Tensor): number | undefined {
 }
 
 function scalarData(dtype: DType, value: number): TypedArray {
+  if (!isFloat(dtype) && !Number.isInteger(value)) {
+    throw new ShapeError(`scalar: expected an integer for ${dtype}, got ${value}`, {
+      hint: "Convert the tensor to f32 with cast() first.",
+    });
+  }
   switch (dtype) {
     case "f32":
       return Float32Array.of(value);
@@ -101,55 +106,79 @@ export const stopGradient = (x: Tensor): Tensor => apply1(stopGradientOperator, 
 
 const reshapeOperator: Operator<{ shape: Shape }> = {
   name: "reshape",
-  infer: ([x], { shape }) => [{ dtype: x.dtype, shape: resolveReshape(x, shape) }],
+  // reshape() has checked it; with a chain of reshapes this input is not the one that it was checked against.
+  infer: ([x], { shape }) => [{ dtype: x.dtype, shape }],
   vjp: ({ inputs: [x], cotangents: [g] }) => [reshape(required(g), x.shape)],
   emit(emitter, node) {
     const [x] = node.inputs;
     const [y] = node.outputs;
     if (sameShape(x.shape, y.shape)) emitter.alias(y, emitter.name(x));
-    else emitter.node("Reshape", [emitter.name(x), emitter.ints(reshapeTarget(x, y.shape))], [emitter.output(node)]);
+    else {
+      // Without allowzero a 0 copies the input's dimension.
+      const attributes = y.shape.includes(0) ? { allowzero: 1 } : {};
+      emitter.node("Reshape", [emitter.name(x), emitter.ints(reshapeTarget(x, y.shape))], [emitter.output(node)], attributes);
+    }
   },
 };
 
-/** The same elements in the same order with another shape; one dimension may be −1. Symbolic dimensions may be kept or merged. */
+/**
+ * The same elements in the same order with another shape; one dimension may be −1. Symbolic dimensions may be kept, merged, and taken
+ * apart again; a merged one gets a name such as `B_T`.
+ */
 export function reshape(x: Tensor, shape: Shape): Tensor {
-  if (sameShape(x.shape, shape)) return x;
-  if (x.node?.operator.name === "reshape") return reshape(x.node.inputs[0], resolveReshape(x, shape));
-  return apply1(reshapeOperator, [x], { shape });
+  const resolved = resolveReshape(x, shape);
+  const from = x.node?.operator.name === "reshape" ? x.node.inputs[0] : x;
+  if (sameShape(x.shape, resolved)) return x;
+  return sameShape(from.shape, resolved) ? from : apply1(reshapeOperator, [from], { shape: resolved });
 }
 
 function resolveReshape(x: Tensor, shape: Shape): Dim[] {
   const fail = (): never => {
     throw new ShapeError(`reshape: expected a shape with as many elements as ${x}, got [${shape.join(", ")}]`);
   };
-  const from = elementCount(x.shape);
+  const { graph } = x;
   const open = shape.indexOf(-1);
-  if (open < 0) {
-    const to = elementCount(shape);
-    if (from !== undefined && to !== undefined && from !== to) fail();
-    if ((from === undefined) !== (to === undefined)) fail();
-    return [...shape];
-  }
-  const rest = shape.filter((_, i) => i !== open);
-  if (from !== undefined) {
-    const known = elementCount(rest);
-    if (known === undefined || known === 0 || from % known !== 0) fail();
-    return shape.map((dim, i) => (i === open ? from / (known as number) : dim));
-  }
-  // Symbolic: cancel the names that both sides have; what remains is one number, one name, or a product that gets its own name.
-  const names = x.shape.filter((dim): dim is string => typeof dim === "string");
-  for (const dim of rest) {
-    if (typeof dim !== "string") continue;
-    const index = names.indexOf(dim);
+  const from = productOf(graph, x.shape);
+  const to = productOf(
+    graph,
+    shape.filter((_, i) => i !== open),
+  );
+  // What `from` has beyond `to`: 1 without an open dimension, else the size of that one.
+  const names = [...from.names];
+  for (const name of to.names) {
+    const index = names.indexOf(name);
     if (index < 0) fail();
     names.splice(index, 1);
   }
-  const numbers = (dims: Shape): number => dims.reduce<number>((product, dim) => (typeof dim === "number" ? product * dim : product), 1);
-  const ratio = numbers(x.shape) / numbers(rest);
-  let remaining: Dim = ratio;
-  if (names.length === 1 && ratio === 1) remaining = names[0];
-  else if (names.length > 0) remaining = `${names.join("_")}${ratio === 1 ? "" : `_${String(ratio).replace(".", "p")}`}`;
-  return shape.map((dim, i) => (i === open ? remaining : dim));
+  if (open < 0) {
+    if (names.length > 0 || from.count !== to.count) fail();
+    return [...shape];
+  }
+  const ratio = from.count / to.count;
+  if (to.count <= 0 || (names.length === 0 && !Number.isInteger(ratio))) fail();
+  return shape.map((dim, i) => (i === open ? mergedDim(graph, { count: ratio, names }) : dim));
+}
+
+/** Numbers and names of `dims`, names of products taken apart. */
+function productOf(graph: Graph, dims: Shape): DimProduct {
+  let count = 1;
+  const names: string[] = [];
+  for (const dim of dims) {
+    const product = typeof dim === "number" ? { count: dim, names: [] } : (graph.products.get(dim) ?? { count: 1, names: [dim] });
+    count *= product.count;
+    names.push(...product.names);
+  }
+  return { count, names };
+}
+
+/** One dimension for a product: a number, a name, or a new name for both. */
+function mergedDim(graph: Graph, product: DimProduct): Dim {
+  const { count, names } = product;
+  if (names.length === 0 || count === 0) return count;
+  if (names.length === 1 && count === 1) return names[0];
+  const name = `${names.join("_")}${count === 1 ? "" : `_${String(count).replace(".", "p")}`}`;
+  graph.products.set(name, product);
+  return name;
 }
 
 /** ONNX Reshape: 0 copies the dimension at the same place, −1 is inferred (once). */

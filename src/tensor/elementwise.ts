@@ -4,6 +4,7 @@ import { ShapeError } from "../base/errors.ts";
 import { constantValue, full, scalar, unbroadcast, zerosLike } from "./core.ts";
 import { type DType, isFloat, onnxType } from "./dtype.ts";
 import { apply1, broadcastShapes, type Operator, required, sameDType, sameShape, Tensor } from "./graph.ts";
+import type { Emitter } from "./onnx.ts";
 
 export type Operand = Tensor | number;
 
@@ -94,9 +95,10 @@ export function div(a: Operand, b: Operand): Tensor {
 export function pow(a: Operand, b: Operand): Tensor {
   const [x, y] = operands("pow", a, b);
   const exponent = constantValue(y);
-  if (exponent === 0) return full(x.graph, x.dtype, broadcastShapes("pow", x.shape, y.shape), 1);
-  if (exponent === 1) return x;
-  if (exponent === 2) return square(x);
+  const shape = broadcastShapes("pow", x.shape, y.shape);
+  if (exponent === 0 && shape.every((dim) => typeof dim === "number")) return full(x.graph, x.dtype, shape, 1);
+  if (exponent === 1 && sameShape(shape, x.shape)) return x;
+  if (exponent === 2 && sameShape(shape, x.shape)) return square(x);
   return apply1(powOperator, [x, y], {});
 }
 
@@ -172,7 +174,7 @@ const erfOperator: Operator = {
   emit(emitter, node) {
     const x = emitter.name(node.inputs[0]);
     if (node.outputs[0].dtype !== "f64") return emitter.node("Erf", [x], [emitter.output(node)]);
-    emitErf64(x, emitter.output(node), emitter);
+    emitter.alias(node.outputs[0], emitErf64(emitter, x));
   },
 };
 /** The error function. */
@@ -182,7 +184,7 @@ export const erf = (x: Tensor): Tensor => apply1(erfOperator, [x], {});
  * ONNX Runtime has no float64 kernel for Erf. Near 0 the Maclaurin series, further out the continued fraction of erfc
  * (Abramowitz & Stegun 7.1.5 and 7.1.14); absolute error below 1e-14.
  */
-function emitErf64(x: string, output: string, emitter: Parameters<Operator["emit"]>[0]): void {
+export function emitErf64(emitter: Emitter, x: string): string {
   const number = (value: number): string => emitter.scalar("f64", value);
   const op = (type: string, ...inputs: string[]): string => emitter.value(type, inputs);
   const magnitude = op("Abs", x);
@@ -197,7 +199,7 @@ function emitErf64(x: string, output: string, emitter: Parameters<Operator["emit
   for (let n = 60; n >= 1; n--) fraction = op("Add", far, op("Div", number(n / 2), fraction));
   const large = op("Sub", number(1), op("Div", op("Exp", op("Neg", op("Mul", far, far))), op("Mul", number(Math.sqrt(Math.PI)), fraction)));
   const positive = op("Where", op("Less", magnitude, number(2.5)), small, large);
-  emitter.node("Mul", [op("Sign", x), positive], [output]);
+  return op("Mul", op("Sign", x), positive);
 }
 
 // ---- comparisons, logic, selection

@@ -2,8 +2,9 @@
 // Forward mode is reverse mode twice: u -> J'u is linear, and its own transpose applied to v is J v.
 import { ShapeError } from "../base/errors.ts";
 import { scalar, zerosLike } from "./core.ts";
+import { isFloat } from "./dtype.ts";
 import { add } from "./elementwise.ts";
-import { type Node, sameShape, staticShape, type Tensor } from "./graph.ts";
+import { locate, type Node, sameShape, staticShape, Tensor } from "./graph.ts";
 import { liveNodes } from "./onnx.ts";
 import { flatten, type MapTree, unflatten } from "./tree.ts";
 
@@ -18,6 +19,7 @@ export function gradients<T>(loss: Tensor, tree: T): MapTree<T, Tensor> {
       hint: "Reduce it with mean() or sum(), or use vjp() with a cotangent.",
     });
   }
+  if (!isFloat(loss.dtype)) throw new ShapeError(`gradients: expected a floating-point loss, got ${loss}`);
   return vjp([loss], [scalar(loss.graph, loss.dtype, 1)], tree);
 }
 
@@ -38,7 +40,8 @@ export function vjp<T>(outputs: readonly Tensor[], cotangents: readonly (Tensor 
 export function jvp<T>(outputs: readonly Tensor[], tree: T, tangents: MapTree<T, Tensor>): Tensor[] {
   const leaves = flatten<Tensor>(tree as never).map(([, leaf]) => leaf);
   const directions = flatten<Tensor>(tangents as never).map(([, leaf]) => leaf);
-  const dummies = outputs.map((output) => zerosLike(output));
+  // Opaque tensors without a node: a constant would be simplified away (dummy + a to a), and its derivative with it.
+  const dummies = outputs.map((output) => new Tensor(output.graph, output, undefined, 0, "cotangent of jvp"));
   const products = vjp(outputs, dummies, leaves);
   return vjp(products, directions, dummies);
 }
@@ -68,13 +71,15 @@ function accumulate(outputs: readonly Tensor[], seeds: readonly (Tensor | undefi
         hint: "Wrap its input or output in stopGradient() if no gradient shall flow.",
       });
     }
-    for (const input of node.inputs) staticShape(`gradients through ${name}`, input.shape);
     const graph = node.inputs[0].graph;
     // Scopes of the forward pass, marked, so that profiles tell the two passes apart.
     graph.enter(node.scope ? `${node.scope}'` : "'");
     try {
+      for (const input of node.inputs) staticShape(`gradients through ${name}`, input.shape);
       const results = rule({ inputs: node.inputs, outputs: node.outputs, attributes: node.attributes, cotangents, needs });
       for (const [index, result] of results.entries()) if (result && needs[index]) contribute(node.inputs[index], result);
+    } catch (error) {
+      throw locate(error, graph);
     } finally {
       graph.leave();
     }

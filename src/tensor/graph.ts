@@ -8,6 +8,12 @@ import type { Emitter } from "./onnx.ts";
 export type Dim = number | string;
 export type Shape = readonly Dim[];
 
+/** A product of dimensions: of its numbers, and its names. */
+export interface DimProduct {
+  readonly count: number;
+  readonly names: readonly string[];
+}
+
 export interface TensorType {
   dtype: DType;
   shape: Shape;
@@ -86,6 +92,8 @@ export class Graph {
   readonly inputs: Tensor[] = [];
   /** Small constants by content, so that `mul(x, 0.5)` twice is one constant. */
   readonly constants = new Map<string, Tensor>();
+  /** What the names stand for that reshape gave to products of dimensions: `B_T` is B · T, `T_2` is 2 T. */
+  readonly products = new Map<string, DimProduct>();
   #ids = 0;
   #scopes: string[] = [];
 
@@ -118,9 +126,20 @@ export function scope<T>(anchor: Tensor, name: string, body: () => T): T {
   anchor.graph.enter(name);
   try {
     return body();
+  } catch (error) {
+    throw locate(error, anchor.graph);
   } finally {
     anchor.graph.leave();
   }
+}
+
+/** The error with the place in the model at the end of its message, once. */
+export function locate(error: unknown, { scope }: Graph): unknown {
+  if (!(error instanceof LongwaveError) || scope === "") return error;
+  // Scopes nest: the innermost one was added first, and the path of an outer one is its beginning.
+  const tail = error.message.slice(error.message.lastIndexOf(" in ") + 4);
+  if (!tail.startsWith(scope)) error.message += ` in ${scope}`;
+  return error;
 }
 
 /** Applies an operator: appends a node and returns its outputs. Errors gain the place in the model. */
@@ -139,8 +158,7 @@ export function apply<A extends Attributes>(operator: Operator<A>, inputs: reado
   try {
     types = operator.infer(inputs, attributes);
   } catch (error) {
-    if (error instanceof LongwaveError && owner.scope && !error.message.includes(" in ")) error.message += at(owner);
-    throw error;
+    throw locate(error, owner);
   }
   const outputs: Tensor[] = [];
   const node: Node<A> = { operator, inputs, attributes, outputs, index: owner.nodes.length, scope: owner.scope };

@@ -3,7 +3,7 @@ import { ShapeError } from "../base/errors.ts";
 import { full, reshape, sum } from "./core.ts";
 import { exp, mul, neg, sub } from "./elementwise.ts";
 import { gatherElements, scatterElementsAdd } from "./gather.ts";
-import { apply1, type Operator, required, sameShape, type Tensor } from "./graph.ts";
+import { apply1, elementCount, type Operator, required, sameShape, type Tensor } from "./graph.ts";
 import { logSoftmax } from "./norm.ts";
 
 /**
@@ -17,11 +17,11 @@ export function crossEntropy(logits: Tensor, labels: Tensor): Tensor {
 /** log softmax(logits)[label] for each row. Shapes as in {@link crossEntropy}. */
 export function labelLogProbs(logits: Tensor, labels: Tensor): Tensor {
   if (logits.rank !== labels.rank + 1 || !sameShape(logits.shape.slice(0, -1), labels.shape)) {
-    throw new ShapeError(`crossEntropy: expected logits [..., vocabulary] and labels [...], got ${logits} and ${labels}`);
+    throw new ShapeError(`labelLogProbs: expected logits [..., vocabulary] and labels [...], got ${logits} and ${labels}`);
   }
   const vocabulary = logits.shape.at(-1) as number;
-  const rows = reshape(logits, [-1, vocabulary]);
-  const picked = apply1(pickOperator, [rows, reshape(labels, [-1, 1])], {});
+  const count = elementCount(labels.shape) ?? -1;
+  const picked = apply1(pickOperator, [reshape(logits, [count, vocabulary]), reshape(labels, [count, 1])], {});
   return reshape(picked, labels.shape);
 }
 

@@ -37,7 +37,9 @@ const matmulOperator: Operator<MatmulAttributes> = {
     const { transposeA, transposeB, alpha } = node.attributes;
     const output = emitter.output(node);
     const flags = { transA: transposeA ? 1 : 0, transB: transposeB ? 1 : 0, alpha: float(alpha) };
-    if (a.rank === 2 && b.rank === 2) return emitter.node("Gemm", emitter.names([a, b]), [output], flags);
+    // The attribute alpha is a float32: a float64 product takes another factor by Mul.
+    const exact = a.dtype === "f32" || Math.fround(alpha) === alpha;
+    if (a.rank === 2 && b.rank === 2 && exact) return emitter.node("Gemm", emitter.names([a, b]), [output], flags);
     if (!transposeA && !transposeB && alpha === 1) return emitter.node("MatMul", emitter.names([a, b]), [output]);
     if (a.dtype === "f32") return emitter.node("FusedMatMul", emitter.names([a, b]), [output], flags, contrib);
     // No float64 kernel for FusedMatMul: the same product in plain operators.
@@ -66,7 +68,11 @@ export function matmul(a: Tensor, b: Tensor, { transposeA = false, transposeB = 
   const attributes = { transposeA, transposeB, alpha };
   // A matrix on the right of a batch is one large product, whose derivative with respect to it needs no sum over the batch.
   if (b.rank === 2 && a.rank > 2 && !transposeA && elementCount(a.shape) !== undefined) {
-    const product = apply1(matmulOperator, [reshape(a, [-1, a.shape.at(-1) as Dim]), b], attributes);
+    const product = apply1(
+      matmulOperator,
+      [reshape(a, [elementCount(a.shape.slice(0, -1)) as number, a.shape.at(-1) as Dim]), b],
+      attributes,
+    );
     return reshape(product, [...a.shape.slice(0, -1), product.shape[1]]);
   }
   return apply1(matmulOperator, [a, b], attributes);
@@ -106,7 +112,7 @@ const linearOperator: Operator = {
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   const parameters = bias ? [weight, bias] : [weight];
   if (x.rank === 2 || elementCount(x.shape) === undefined) return apply1(linearOperator, [x, ...parameters], {});
-  const y = apply1(linearOperator, [reshape(x, [-1, x.shape.at(-1) as Dim]), ...parameters], {});
+  const y = apply1(linearOperator, [reshape(x, [elementCount(x.shape.slice(0, -1)) as number, x.shape.at(-1) as Dim]), ...parameters], {});
   return reshape(y, [...x.shape.slice(0, -1), y.shape[1]]);
 }
 

@@ -7,7 +7,7 @@ import { apply, apply1, elementCount, normalizeAxis, type Operator, required, st
 
 type ReduceRule = (x: Tensor, y: Tensor, g: Tensor, attributes: ReduceAttributes) => Tensor;
 
-/** Rules get the output and its cotangent with the reduced axes kept as size 1. `axesInput`: ONNX takes the axes as an input. */
+/** Rules get the output and its cotangent with the reduced axes kept as size 1. */
 function reduction(name: string, onnx: string, rule: ReduceRule): Operator<ReduceAttributes> {
   return {
     name,
@@ -28,7 +28,9 @@ function reduction(name: string, onnx: string, rule: ReduceRule): Operator<Reduc
 }
 
 function apply1Reduction(operator: Operator<ReduceAttributes>, x: Tensor, options: ReduceOptions): Tensor {
-  return apply1(operator, [x], reduceAttributes(operator.name, x, options));
+  const attributes = reduceAttributes(operator.name, x, options);
+  // Over no axes each of them is the identity; ONNX would read an empty list as all axes.
+  return attributes.axes.length === 0 ? x : apply1(operator, [x], attributes);
 }
 
 const countOf = (x: Tensor, { axes }: ReduceAttributes): number =>
@@ -53,7 +55,7 @@ export function mean(x: Tensor, options: ReduceOptions = {}): Tensor {
   const count = elementCount(attributes.axes.map((axis) => x.shape[axis]));
   // ReduceMean of an empty axis is 0 in ONNX Runtime; 0/0 says what happened.
   if (count === 0) return mul(sum(x, options), Number.NaN);
-  return apply1(meanOperator, [x], attributes);
+  return apply1Reduction(meanOperator, x, options);
 }
 /** Largest element along `axes`. */
 export const max = (x: Tensor, options: ReduceOptions = {}): Tensor => apply1Reduction(maxOperator, x, options);
