@@ -1,0 +1,32 @@
+export { type Checkpoint, type Progress, readCheckpoint } from "./checkpoint-manifest.ts";
+export { type CheckpointReference, CheckpointStore, openCheckpoint, type SaveRequest } from "./checkpoints.ts";
+export { type ConfigDifference, compareConfigs, describeDifference } from "./config-difference.ts";
+export {
+  type BestEvaluation,
+  type CheckpointEvent,
+  type CheckpointReason,
+  collectEvents,
+  type EndReason,
+  type EvaluationEvent,
+  type Json,
+  type JsonRecord,
+  type Metrics,
+  type RunEndEvent,
+  type RunEvent,
+  type RunStartEvent,
+  type SampleEvent,
+  type StepEvent,
+  tokensPerSecond,
+  type WarningCode,
+  type WarningEvent,
+} from "./events.ts";
+export { type LoopOptions, runLoop } from "./loop.ts";
+export { changeableSettings, type LoopSettings, loopSchema } from "./loop-options.ts";
+export type { ResumeReference } from "./resume.ts";
+export { createRunDirectory, listRuns, type NewRun, openRunDirectory, type RunDirectory } from "./run-directory.ts";
+export { deriveSeed, type SeedStreams, seedStreams } from "./seeds.ts";
+export { installSignalHandlers, interruptedExitCode, type SignalHandlers, type SignalOptions } from "./signals.ts";
+export { createJsonlSink, readMetrics } from "./sinks/jsonl.ts";
+export { type Sink, withSinks } from "./sinks/sink.ts";
+export { createTensorBoardSink } from "./sinks/tensorboard.ts";
+export type { StepResult, Trainable } from "./trainable.ts";

@@ -1,0 +1,53 @@
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { CheckpointError } from "../base/errors.ts";
+import { createRunDirectory, listRuns, openRunDirectory } from "./run-directory.ts";
+
+let root: string;
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), "longwave-runs-"));
+});
+afterEach(() => rmSync(root, { recursive: true, force: true }));
+
+const now = new Date(2026, 0, 2, 3, 4, 5);
+
+test("ids sort by time, hold the name, and never collide", () => {
+  const ids = ["small gpt/é", "small gpt/é", "..", ""].map((name) => createRunDirectory({ root, name, config: { a: 1 }, now }).id);
+  expect(ids).toEqual(["20260102-030405-small-gpt", "20260102-030405-small-gpt-2", "20260102-030405-run", "20260102-030405-run-2"]);
+  expect(listRuns(root)).toHaveLength(4);
+  expect(listRuns(join(root, "none"))).toEqual([]);
+});
+
+test("a run can be opened again", () => {
+  const run = createRunDirectory({ root: join(root, "deep", "runs"), config: { seed: 3, model: { width: 8 } } });
+  expect(JSON.parse(readFileSync(join(run.path, "config.json"), "utf8"))).toEqual(run.config);
+  const again = openRunDirectory(run.path);
+  expect([again.id, again.config]).toEqual([run.id, run.config]);
+  expect(again.sinks().map(({ name }) => name)).toEqual(["metrics.jsonl", "TensorBoard event file"]);
+  expect(again.sinks({ tensorBoard: false })).toHaveLength(1);
+});
+
+test("folders that are no runs are refused", () => {
+  expect(() => openRunDirectory(join(root, "none"))).toThrow(/got no such folder/);
+  expect(() => openRunDirectory(root)).toThrow(CheckpointError);
+  for (const content of ["{", "[]", "null"]) {
+    writeFileSync(join(root, "config.json"), content);
+    expect(() => openRunDirectory(root)).toThrow(CheckpointError);
+  }
+});
+
+test("a path through a file says what to do", () => {
+  writeFileSync(join(root, "file"), "");
+  const attempt = () => createRunDirectory({ root: join(root, "file", "runs"), config: {} });
+  expect(attempt).toThrow(CheckpointError);
+  expect(attempt).toThrow(/expected a folder as parent/);
+});
+
+// The administrator may write everywhere, so there is nothing to see for one.
+test.skipIf(process.getuid?.() === 0)("a read-only folder says what to do", () => {
+  mkdirSync(join(root, "sealed"));
+  chmodSync(join(root, "sealed"), 0o500);
+  expect(() => createRunDirectory({ root: join(root, "sealed"), config: {} })).toThrow(/permission/);
+});
