@@ -20,4 +20,19 @@ export const commands: readonly CommandEntry[] = [
     summary: "Show what a model file holds",
     load: async () => (await import("./commands/inspect.ts")).inspect,
   },
+  {
+    name: "tokenizer train",
+    summary: "Train a byte-level BPE tokenizer",
+    load: async () => (await import("./commands/tokenizer-train.ts")).tokenizerTrain,
+  },
+  {
+    name: "tokenizer encode",
+    summary: "Turn text into token ids",
+    load: async () => (await import("./commands/tokenizer-encode.ts")).tokenizerEncode,
+  },
+  {
+    name: "tokenizer decode",
+    summary: "Turn token ids into text",
+    load: async () => (await import("./commands/tokenizer-decode.ts")).tokenizerDecode,
+  },
 ];
