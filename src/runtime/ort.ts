@@ -20,9 +20,9 @@ export function shorten(message: string): string {
   const plain = message
     .replace(/\n\s*Stacktrace:[\s\S]*$/, "")
     // "/path/file.cc:123 type Class::function(arguments) const [with T = float] "
-    .replace(/[\w./\\-]+\.(?:cc|cpp|h|hpp):\d+ [^\n]*?\)(?: const)?(?: \[with [^\]]*\])? /g, "")
+    .replace(/(?:[A-Za-z]:)?[\w./\\-]+\.(?:cc|cpp|h|hpp):\d+ [^\n]*?\)(?: const)?(?: \[with [^\]]*\])? /g, "")
     // "file.h:59 Function "
-    .replace(/[\w./\\-]+\.(?:cc|cpp|h|hpp):\d+ (?:\w+ )?/g, "")
+    .replace(/(?:[A-Za-z]:)?[\w./\\-]+\.(?:cc|cpp|h|hpp):\d+ (?:\w+ )?/g, "")
     .replace(/\[ONNXRuntimeError\] : \d+ : \w+ : /g, "")
     .replace(/Non-zero status code returned while running (\S+) node\. Name:'([^']*)' Status Message: /, "$1 node $2: ")
     .replace(/ When calling Run\(\) with pre-allocated[\s\S]*$/, "")

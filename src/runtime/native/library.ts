@@ -54,15 +54,25 @@ export function libraryPath(platform: string = process.platform, arch: string = 
   return path;
 }
 
+/**
+ * Libraries of this thread by path, for as long as it lives. koffi unloads a library when its handle is collected, and the functions
+ * decoded from it do not keep the handle: a later call would jump into unmapped memory.
+ */
+const loaded = new Map<string, { library: Library; handle: unknown }>();
+
 /** Loads the library and decodes every function of `signatures`. @throws BackendError when it is missing or too old. */
 export function loadLibrary(path: string = libraryPath()): Library {
+  const known = loaded.get(path);
+  if (known !== undefined) return known.library;
   let koffi: Koffi;
+  let handle: ReturnType<Koffi["load"]>;
   let base: bigint;
   try {
     // Required here rather than imported above: where koffi has no binary, the fallback backend must still load.
     koffi = createRequire(import.meta.url)("koffi");
     growAsyncStack(koffi);
-    base = koffi.load(path).func("OrtGetApiBase", "void *", [])();
+    handle = koffi.load(path);
+    base = handle.func("OrtGetApiBase", "void *", [])();
   } catch (cause) {
     throw new BackendError(`ONNX Runtime: ${errorText(cause)}`, { cause, hint: "Run `ONNXRUNTIME_NODE_INSTALL=skip npm install`." });
   }
@@ -91,7 +101,7 @@ export function loadLibrary(path: string = libraryPath()): Library {
     functions.ReleaseStatus(status);
     throw runtimeError(doing, message);
   };
-  return {
+  const library: Library = {
     path,
     version: getVersion(),
     functions,
@@ -104,6 +114,8 @@ export function loadLibrary(path: string = libraryPath()): Library {
       return out[0];
     },
   };
+  loaded.set(path, { library, handle });
+  return library;
 }
 
 const resultTypes = { status: "void *", text: "str", int: "int", void: "void" } as const;
