@@ -126,6 +126,7 @@ test("what a killed process left is completed or removed", async () => {
   // 2^22 is the largest process id that Linux gives; no process has it here.
   const host = readdirName();
   renameSync(store.pathOf(2), `${store.pathOf(2)}.old-4194304-${host}00000000`);
+  mkdirSync(join(store.directory, "removed-step-00000000"));
   mkdirSync(`${store.pathOf(3)}.tmp-4194304-${host}11111111`);
   expect(store.steps()).toEqual([1, 2]);
   expect(readdirSync(store.directory).sort()).toEqual(["index.json", "step-00000001", "step-00000002"]);

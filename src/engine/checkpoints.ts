@@ -1,7 +1,7 @@
 // The checkpoints of one run: `checkpoints/step-00000123/`, each written aside and renamed whole, the last k and the best kept.
 // `index.json` beside them records the latest and the best for other programs. It is a record only: the newest checkpoint is found by
 // looking, so that a crash between a checkpoint and the record loses nothing.
-import { existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { recoverDirectory, stageDirectory, storageError, writeFileAtomic } from "../base/atomic.ts";
 import { CheckpointError } from "../base/errors.ts";
@@ -117,7 +117,7 @@ export class CheckpointStore {
         await request.write(staged.path);
         writeFileSync(join(staged.path, manifestName), describeCheckpoint(staged.path, { step, config, state, progress }));
         const abandoned = this.steps().filter((other) => other > (request.previous ?? step) && other !== step);
-        for (const other of abandoned) rmSync(this.pathOf(other), { recursive: true, force: true });
+        for (const other of abandoned) this.#remove(other);
         staged.commit();
       } finally {
         staged.discard();
@@ -140,8 +140,16 @@ export class CheckpointStore {
   #prune(newest: number, { keepLast, progress }: SaveRequest): void {
     const kept = new Set([...this.steps().slice(-Math.max(1, keepLast)), newest, progress.best?.step]);
     for (const step of this.steps()) {
-      if (!kept.has(step)) rmSync(this.pathOf(step), { recursive: true, force: true });
+      if (!kept.has(step)) this.#remove(step);
     }
+  }
+
+  /** Renamed first: a process that dies while it deletes must not leave half a checkpoint under a checkpoint's name. */
+  #remove(step: number): void {
+    const doomed = join(this.directory, `removed-${directoryName(step)}`);
+    rmSync(doomed, { recursive: true, force: true });
+    renameSync(this.pathOf(step), doomed);
+    rmSync(doomed, { recursive: true, force: true });
   }
 
   #readIfComplete(step: number, onUnreadable?: (error: CheckpointError) => void): Checkpoint | undefined {
@@ -156,13 +164,14 @@ export class CheckpointStore {
 
   /** Completes or removes what a killed process left half done. */
   #recover(): void {
-    const cut = this.#entries().flatMap((name) => /^(step-\d+|index\.json)\.(?:tmp|old)-/.exec(name)?.[1] ?? []);
-    for (const name of new Set(cut)) {
-      try {
-        recoverDirectory(join(this.directory, name));
-      } catch {
-        // A folder that may only be read still has readable checkpoints; writing will report the reason.
-      }
+    const entries = this.#entries();
+    const cut = entries.flatMap((name) => /^(step-\d+|index\.json)\.(?:tmp|old)-/.exec(name)?.[1] ?? []);
+    try {
+      for (const name of new Set(cut)) recoverDirectory(join(this.directory, name));
+      for (const name of entries)
+        if (name.startsWith("removed-step-")) rmSync(join(this.directory, name), { recursive: true, force: true });
+    } catch {
+      // A folder that may only be read still has readable checkpoints; writing will report the reason.
     }
   }
 
