@@ -90,6 +90,7 @@ export class Candidates {
       maxima[group] = max + 0;
       if (max > largest) largest = max;
     }
+    if (largest === Number.POSITIVE_INFINITY) throw notFinite(logits_V);
     let bound = largest;
     if ("distance" in preselection) bound -= preselection.distance;
     // The k-th largest of the groups' maxima is at most the k-th largest of all.
