@@ -144,10 +144,14 @@ export async function trainBpe(
 /** Yields to the event loop when it is time to; resolves to true when it did. */
 function makeTurn(signal: AbortSignal | undefined): () => Promise<boolean> {
   let last = performance.now();
+  const check = (): void => {
+    if (signal?.aborted) throw new AbortedError("train a tokenizer: stopped before the end", { cause: signal.reason });
+  };
   return async () => {
+    check();
     if (performance.now() - last < turnMs) return false;
     await nextTurn();
-    if (signal?.aborted) throw new AbortedError("train a tokenizer: stopped before the end", { cause: signal.reason });
+    check();
     last = performance.now();
     return true;
   };

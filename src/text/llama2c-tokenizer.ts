@@ -21,13 +21,16 @@ export interface Llama2cVocabulary {
   scores: Float32Array;
 }
 
-/** @throws FormatError when the file is missing, too large or malformed. */
-export function loadLlama2cTokenizer(path: string): Tokenizer {
-  return new Llama2cTokenizer(parseLlama2cTokenizer(readBoundedFile(path, maxFileBytes), path));
+/**
+ * @param numTokens how many tokens the model has; the file itself does not say, so that a cut between two tokens shows only here.
+ * @throws FormatError when the file is missing, too large or malformed.
+ */
+export function loadLlama2cTokenizer(path: string, numTokens?: number): Tokenizer {
+  return new Llama2cTokenizer(parseLlama2cTokenizer(readBoundedFile(path, maxFileBytes), path, numTokens));
 }
 
-/** @param label names the source in errors. @throws FormatError. */
-export function parseLlama2cTokenizer(bytes: Uint8Array<ArrayBuffer>, label = "llama2.c tokenizer"): Llama2cVocabulary {
+/** @param label names the source in errors. @param numTokens as in {@link loadLlama2cTokenizer}. @throws FormatError. */
+export function parseLlama2cTokenizer(bytes: Uint8Array<ArrayBuffer>, label = "llama2.c tokenizer", numTokens?: number): Llama2cVocabulary {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const hint = "Expected a tokenizer.bin as llama2.c's tokenizer.py writes it.";
   const wrong = (expected: string, got: string): FormatError => new FormatError(`${label}: expected ${expected}, got ${got}`, { hint });
@@ -48,6 +51,7 @@ export function parseLlama2cTokenizer(bytes: Uint8Array<ArrayBuffer>, label = "l
     scores.push(score);
     at += length;
   }
+  if (numTokens !== undefined && tokens.length !== numTokens) throw wrong(`${numTokens} tokens`, String(tokens.length));
   if (tokens.length < firstByteId + 256) throw wrong(`at least ${firstByteId + 256} tokens`, String(tokens.length));
   for (let byte = 0; byte < 256; byte++) {
     const token = tokens[firstByteId + byte];

@@ -18,7 +18,10 @@ export class PipelineTokenizer implements Tokenizer {
   readonly specialIds: SpecialIds;
   private readonly vocab: ReadonlyMap<string, number>;
   private readonly tokens: (string | undefined)[];
+  /** Skipped by decoding: special tokens and those that have a role. */
   private readonly special: ReadonlySet<number>;
+  /** Marked as special in the file. */
+  private readonly marked: ReadonlySet<number>;
   private readonly added: ReadonlySet<number>;
   private readonly frame: Frame;
   private readonly sections: SectionEncoder;
@@ -36,7 +39,8 @@ export class PipelineTokenizer implements Tokenizer {
     this.tokens = new Array<string | undefined>(file.vocabSize).fill(undefined);
     for (const [token, id] of file.vocab) this.tokens[id] = token;
     this.specialIds = findSpecialIds(file, config);
-    this.special = new Set(file.addedTokens.filter((token) => token.special).map((token) => token.id));
+    this.special = new Set(this.specialIds.all);
+    this.marked = new Set(file.addedTokens.filter((token) => token.special).map((token) => token.id));
     this.added = new Set(file.addedTokens.map((token) => token.id));
     this.frame = findFrame(file, config, this.specialIds);
     this.sections = makeSectionEncoder(file);
@@ -53,7 +57,7 @@ export class PipelineTokenizer implements Tokenizer {
   }
 
   get hash(): string {
-    this.lazyHash ??= hashVocabulary(this.tokens, this.special);
+    this.lazyHash ??= hashVocabulary(this.tokens, this.marked);
     return this.lazyHash;
   }
 
