@@ -164,6 +164,34 @@ export function groupQueryAttention(
   return { output, presentKey, presentValue };
 }
 
+// ---- writing new rows into a cache
+
+const writeRowsOperator: Operator = {
+  name: "writeRows",
+  infer([cache, positions, rows]) {
+    if (cache.rank !== 4 || rows.rank !== 4 || positions.rank !== 2) {
+      throw new ShapeError(
+        `writeRows: expected a cache [B, G, capacity, D], positions [B, S] and rows [B, G, S, D], got ${cache}, ${positions} and ${rows}`,
+      );
+    }
+    return [{ dtype: cache.dtype, shape: cache.shape }];
+  },
+  emit(emitter, node) {
+    const [cache, positions, rows] = node.inputs;
+    const [, groups, , width] = cache.shape as number[];
+    const places = emitter.value("Unsqueeze", [emitter.name(positions), emitter.ints([1, 3])]);
+    const indices = emitter.value("Expand", [places, emitter.ints([1, groups, 1, width])]);
+    emitter.node("ScatterElements", [emitter.name(cache), indices, emitter.name(rows)], [emitter.output(node)], { axis: 2 });
+  },
+};
+
+/**
+ * The cache [B, G, capacity, D] with rows [B, G, S, D] at positions [B, S] (i32, distinct within a row of the batch).
+ * Bind input and output to one buffer: only the new rows are written. No derivative.
+ */
+export const writeRows = (cache: Tensor, positions: Tensor, rows: Tensor): Tensor =>
+  apply1(writeRowsOperator, [cache, positions, rows], {});
+
 // ---- block-quantised linear layer
 
 interface QuantisedAttributes {

@@ -14,7 +14,7 @@ export {
   softplus,
   squaredRelu,
 } from "./activation.ts";
-export { groupQueryAttention, quantisedLinear, rotary } from "./attention.ts";
+export { groupQueryAttention, quantisedLinear, rotary, writeRows } from "./attention.ts";
 export { broadcastTo, constant, full, onesLike, reshape, scalar, stopGradient, sum, zerosLike } from "./core.ts";
 export type { DType, TypedArray } from "./dtype.ts";
 export {
