@@ -11,7 +11,8 @@ import { type CommandContext, defineCommand } from "./command.ts";
 import { kebabCase } from "./flags.ts";
 import { bufferedOutput } from "./io.ts";
 import { type CommandEntry, commands } from "./registry.ts";
-import { packageVersion, runCli } from "./run-cli.ts";
+import { runCli } from "./run-cli.ts";
+import { packageVersion } from "./version.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "longwave-cli-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

@@ -1,5 +1,4 @@
 // The command line as a function of its arguments and the outside world: finds the command, parses, runs, reports.
-import { readFileSync } from "node:fs";
 import { BackendError, nearest, UsageError } from "../base/errors.ts";
 import { resolveLayers } from "../base/schema.ts";
 import type { Backend } from "../runtime/backend.ts";
@@ -10,12 +9,7 @@ import { commandHelp, overview } from "./help.ts";
 import type { CliIo } from "./io.ts";
 import { type CommandEntry, commands } from "./registry.ts";
 import { reportError } from "./report-error.ts";
-
-/** longwave's version, from its package.json. */
-export function packageVersion(): string {
-  const file = new URL("../../package.json", import.meta.url);
-  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
-}
+import { packageVersion } from "./version.ts";
 
 /**
  * Runs one command line; never throws and never exits.

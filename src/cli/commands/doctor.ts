@@ -5,6 +5,7 @@ import { type CommandContext, defineCommand } from "../command.ts";
 import type { Machine, Speed } from "../machine.ts";
 import { formatBytes } from "../render/format.ts";
 import { table } from "../render/table.ts";
+import { packageVersion } from "../version.ts";
 
 interface Problem {
   readonly what: string;
@@ -46,7 +47,7 @@ export const doctor = defineCommand({
 const reinstall = "ONNXRUNTIME_NODE_INSTALL=skip npm install longwave";
 
 async function examine(measure: boolean, context: CommandContext): Promise<DoctorReport> {
-  const [{ describeMachine, measureSpeed }, { packageVersion }] = await Promise.all([import("../machine.ts"), import("../run-cli.ts")]);
+  const { describeMachine, measureSpeed } = await import("../machine.ts");
   const problems: Problem[] = [];
   const machine = describeMachine();
   let runtime: DoctorReport["runtime"];
