@@ -38,8 +38,8 @@ export interface OnnxOptions {
   initializers?: ReadonlySet<Tensor>;
 }
 
-/** Name of the (empty) file that external initializers point to; the bytes come from memory. */
-export const externalLocation = "longwave-weights";
+/** What external initializers point to: ONNX Runtime only checks that it exists; the bytes come from memory. */
+export const externalLocation = ".";
 
 export class Emitter {
   readonly nodes: NodeProto[] = [];
