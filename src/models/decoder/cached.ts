@@ -1,0 +1,171 @@
+// The decoder over a cache: new tokens of a batch attend to what the cache holds and to each other (prefill, one-token steps, chains).
+// Two emissions of the same attention: the fused kernel in place (head width a multiple of 8), and a composition for everything else.
+// Letters: B batch, S new tokens, R rows whose logits are wanted, G key/value heads, D head width, V vocabulary.
+
+import { masked } from "../../nn/attention/mask.ts";
+import { rotaryTables } from "../../nn/rotary.ts";
+import { softCap } from "../../tensor/activation.ts";
+import { groupQueryAttention, writeRows } from "../../tensor/attention.ts";
+import { constant, reshape, scalar } from "../../tensor/core.ts";
+import { add, greater, lessEqual, logicalAnd, sub, where } from "../../tensor/elementwise.ts";
+import { gather, iota } from "../../tensor/gather.ts";
+import type { Dim, Tensor } from "../../tensor/graph.ts";
+import { matmul } from "../../tensor/matmul.ts";
+import { softmax } from "../../tensor/norm.ts";
+import { transpose } from "../../tensor/shape.ts";
+import type { DecoderConfig } from "./config.ts";
+import { type Attend, type DecoderTensors, decoderLogits, decoderStack, embed, rotateHeads, splitHeads, usesRotary } from "./decoder.ts";
+
+export interface CachedInputs {
+  /** [B, S] (i32) */
+  ids: Tensor;
+  /** [B, S] (i32): position of each new token in its sequence. */
+  positions: Tensor;
+  /** [B] (i32): tokens held before, plus S, minus 1. */
+  lengths: Tensor;
+  /** Scalar (i32): the largest of tokens held before plus S. */
+  total: Tensor;
+  /** [R] (i32): which of the B·S new rows get logits. */
+  rows: Tensor;
+  /** Per layer, [B, G, capacity, D]. */
+  cache: { key: Tensor; value: Tensor }[];
+}
+
+export interface CachedOutputs {
+  /** [R, V] */
+  logits: Tensor;
+  /** The caches with the new rows; bind to the same memory as the inputs. */
+  cache: { key: Tensor; value: Tensor }[];
+}
+
+export type CachedEmission = "fused" | "composed";
+
+/** The fused kernel wants head widths that are multiples of 8. */
+export const emissionFor = (config: DecoderConfig): CachedEmission => (config.headWidth % 8 === 0 ? "fused" : "composed");
+
+/**
+ * Logits after the last of the new tokens (or at any rows of them), writing the new keys and values into the cache.
+ * S > 1 needs B = 1; S and R may be symbolic then.
+ */
+export function decoderCached(
+  config: DecoderConfig,
+  parameters: DecoderTensors,
+  inputs: CachedInputs,
+  emission = emissionFor(config),
+): CachedOutputs {
+  const cache: { key: Tensor; value: Tensor }[] = [];
+  const attend = emission === "fused" ? fusedAttend(config, inputs, cache) : composedAttend(config, inputs, cache);
+  const x = embed(config, parameters, inputs.ids, inputs.positions);
+  const { hidden } = decoderStack(config, parameters, x, attend);
+  return { logits: decoderLogits(config, parameters, gather(hidden, inputs.rows)), cache };
+}
+
+function once<T>(make: () => T): () => T {
+  let value: T | undefined;
+  return () => {
+    value ??= make();
+    return value;
+  };
+}
+
+/** Cosines and sines [capacity, D/2] as constants of the program. */
+function capacityTables(config: DecoderConfig, { ids, cache }: CachedInputs): () => [Tensor, Tensor] {
+  return once(() => {
+    const capacity = cache[0].key.shape[2] as number;
+    const width = config.headWidth * config.rotaryFraction;
+    const { cosines, sines } = rotaryTables(capacity, { base: config.rotaryBase, width });
+    return [cosines, sines].map((data) => constant(ids.graph, "f32", [capacity, width / 2], data)) as [Tensor, Tensor];
+  });
+}
+
+/** The tables at the positions of the new tokens: [B, S, 1, D/2]. */
+function positionTables(config: DecoderConfig, inputs: CachedInputs): () => [Tensor, Tensor] {
+  const tables = capacityTables(config, inputs);
+  const [batch, time] = inputs.ids.shape;
+  return once(
+    () => tables().map((table) => reshape(gather(table, inputs.positions), [batch, time, 1, table.shape[1]])) as [Tensor, Tensor],
+  );
+}
+
+function fusedAttend(config: DecoderConfig, inputs: CachedInputs, present: { key: Tensor; value: Tensor }[]): Attend {
+  const { heads, kvHeads, headWidth } = config;
+  const [batch, time] = inputs.ids.shape;
+  // The kernel's own rotation wants multiples of 16; it also spares splitting queries, keys and values.
+  const kernelRotates = (headWidth * config.rotaryFraction) % 16 === 0 && headWidth % 16 === 0;
+  const tables = capacityTables(config, inputs);
+  const rows = positionTables(config, inputs);
+  return (qkv_NF, layer, block) => {
+    const { lengths, total, cache } = inputs;
+    const [pastKey, pastValue] = [cache[layer].key, cache[layer].value];
+    const rotates = usesRotary(config, layer);
+    const options = {
+      heads,
+      kvHeads,
+      scale: config.attentionScale,
+      softCap: config.attentionSoftCap,
+      window: config.layerTypes[layer] === "sliding" ? config.window : undefined,
+    };
+    const join = (x: Tensor, count: number): Tensor => reshape(x, [batch, time, count * headWidth]);
+    const result = (): ReturnType<typeof groupQueryAttention> => {
+      if (config.qkNorm === "none" && (!rotates || kernelRotates)) {
+        const query = join(qkv_NF, heads + 2 * kvHeads);
+        const [cosines, sines] = rotates ? tables() : [];
+        return groupQueryAttention(
+          { query, pastKey, pastValue, lengths, total },
+          { ...options, tables: cosines && sines ? { cosines, sines } : undefined },
+        );
+      }
+      const [query, key, value] = splitHeads(config, qkv_NF, block);
+      const turn = (x: Tensor, count: number): Tensor => {
+        if (!rotates) return join(x, count);
+        const [cosines, sines] = rows();
+        return join(rotateHeads(config, reshape(x, [batch, time, count, headWidth]), cosines, sines), count);
+      };
+      return groupQueryAttention(
+        { query: turn(query, heads), key: turn(key, kvHeads), value: join(value, kvHeads), pastKey, pastValue, lengths, total },
+        options,
+      );
+    };
+    const { output, presentKey, presentValue } = result();
+    present[layer] = { key: presentKey, value: presentValue };
+    return reshape(output, [-1, heads * headWidth]);
+  };
+}
+
+/** The same in plain operators, over the whole capacity with a mask: slower, but without conditions on the head width. */
+function composedAttend(config: DecoderConfig, inputs: CachedInputs, present: { key: Tensor; value: Tensor }[]): Attend {
+  const { heads, kvHeads, headWidth } = config;
+  const { ids, positions, cache } = inputs;
+  const [batch, time] = ids.shape;
+  const capacity = cache[0].key.shape[2] as number;
+  const tables = positionTables(config, inputs);
+  const bias = (window: number | undefined): Tensor => {
+    const at = reshape(positions, [batch, 1, 1, time, 1]);
+    const places = iota(positions, capacity, "i32");
+    let visible = lessEqual(places, at);
+    if (window !== undefined) visible = logicalAnd(visible, greater(places, sub(at, window)));
+    return where(visible, scalar(ids.graph, "f32", 0), masked);
+  };
+  const full = once(() => bias(undefined));
+  const sliding = once(() => bias(config.window));
+  return (qkv_NF, layer, block) => {
+    const turned = splitHeads(config, qkv_NF, block).map((x, index) => {
+      const count = index === 0 ? heads : kvHeads;
+      let heads_BSHD = reshape(x, [batch, time, count, headWidth]);
+      if (index < 2 && usesRotary(config, layer)) heads_BSHD = rotateHeads(config, heads_BSHD, ...tables());
+      return transpose(heads_BSHD, [0, 2, 1, 3]);
+    });
+    const [query_BHSD, key_BGSD, value_BGSD] = turned;
+    const key = writeRows(cache[layer].key, positions, key_BGSD);
+    const value = writeRows(cache[layer].value, positions, value_BGSD);
+    present[layer] = { key, value };
+    const spread = (x: Tensor): Tensor => reshape(x, [batch, kvHeads, 1, capacity, headWidth]);
+    const query = reshape(query_BHSD, [batch, kvHeads, heads / kvHeads, time, headWidth]);
+    let scores = matmul(query, spread(key), { transposeB: true, alpha: config.attentionScale });
+    if (config.attentionSoftCap > 0) scores = softCap(scores, config.attentionSoftCap);
+    scores = add(scores, config.layerTypes[layer] === "sliding" ? sliding() : full());
+    const mixed = matmul(softmax(scores), spread(value));
+    const rows: Dim[] = [batch, time, heads * headWidth];
+    return reshape(reshape(transpose(reshape(mixed, [batch, heads, time, headWidth]), [0, 2, 1, 3]), rows), [-1, heads * headWidth]);
+  };
+}
