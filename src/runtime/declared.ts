@@ -1,5 +1,5 @@
-// What a program declares about an input or output, and the check that a buffer fits it. ONNX Runtime checks shapes when it
-// runs, but neither the element type of a bound output nor names; a wrong one would write past the end of the buffer.
+// What a program declares about an input or output, and the check that a buffer fits it. ONNX Runtime finds most of these mistakes
+// too, but only when it runs; here the error comes when the buffer is bound, and says what was expected.
 import { BackendError, nearest } from "../base/errors.ts";
 import { type DType, onnxType } from "../tensor/dtype.ts";
 import { sizeOf, type TensorBuffer } from "./buffer.ts";

@@ -115,8 +115,13 @@ export class NativeBinding implements Binding {
   }
 
   private runOnPoolThread(options: bigint): Promise<bigint | null> {
-    return new Promise((resolve, reject) => {
+    return new Promise<bigint | null>((resolve, reject) => {
       this.runWithBinding.async(this.sessionPointer, options, this.pointer, (error, status) => (error ? reject(error) : resolve(status)));
+    }).catch((cause: unknown) => {
+      throw new BackendError(`runAsync: ${cause instanceof Error ? cause.message : cause}`, {
+        cause,
+        hint: "At most 256 runs may be in flight in one process: await some before starting others.",
+      });
     });
   }
 

@@ -1,6 +1,6 @@
 // Memory that is ours: seen in place by programs, shared by sessions, safe under garbage collection.
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { AbortedError } from "../../base/errors.ts";
+import { AbortedError, BackendError } from "../../base/errors.ts";
 import type { Backend, OptimizationLevel } from "../backend.ts";
 import { allocate, bufferFrom, type TensorBuffer } from "../buffer.ts";
 import { runChild } from "../testing/child.ts";
@@ -235,6 +235,20 @@ describe("asynchronous runs", () => {
     await Promise.all(runs.map(({ done }) => done));
     for (const { x, z } of runs) expect([...z.data]).toEqual([...x.data].map((value) => 2 * value));
   });
+});
+
+it("more runs in flight than koffi takes are refused, the others end", async () => {
+  const session = sessionOf(backend, addition);
+  const results = await Promise.allSettled(
+    Array.from({ length: 400 }, (_, i) => {
+      const x = bufferFrom("f32", [1], [i]);
+      return bindTo(session, { x, y: x }, { z: allocate("f32", [1]) }).runAsync();
+    }),
+  );
+  const refused = results.filter((result) => result.status === "rejected");
+  expect(refused.length).toBe(400 - 256);
+  for (const { reason } of refused) expect(reason).toBeInstanceOf(BackendError);
+  session.dispose();
 });
 
 describe("garbage collection", () => {
