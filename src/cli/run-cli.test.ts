@@ -268,4 +268,28 @@ describe("the executable", () => {
     expect(code).toBe(0);
     expect(Buffer.concat(errors).toString()).toBe("");
   });
+
+  /** Starts a command that waits, sends one signal each time it says something, and tells how it ended. */
+  const interrupt = async (name: string, signal: NodeJS.Signals) => {
+    const child = spawn(process.execPath, [...command.slice(0, -1), path("./testing/slow-command.ts"), name]);
+    const output: string[] = [];
+    child.stdout.on("data", (chunk: Buffer) => {
+      output.push(chunk.toString());
+      child.kill(signal);
+    });
+    child.stderr.on("data", (chunk: Buffer) => output.push(chunk.toString()));
+    const code = await new Promise((resolve) => child.on("close", resolve));
+    return { code, text: output.join("") };
+  };
+
+  it.skipIf(process.platform === "win32")("exits with 130 when a command stops at the first signal", async () => {
+    const { code, text } = await interrupt("heed", "SIGINT");
+    expect(code).toBe(130);
+    expect(text).toContain("error: interrupted\n");
+    expect((await interrupt("heed", "SIGTERM")).code).toBe(130);
+  });
+
+  it.skipIf(process.platform === "win32")("exits with 130 at the second signal when a command does not listen", async () => {
+    expect(await interrupt("ignore", "SIGINT")).toEqual({ code: 130, text: "ready\nasked to stop\n" });
+  });
 });

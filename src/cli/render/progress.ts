@@ -29,6 +29,8 @@ export interface Progress {
 
 /** Longer histories are halved by averaging neighbours. */
 const maxHistory = 2048;
+/** A terminal needs no more than ten pictures a second. */
+const redrawMs = 100;
 const clearLine = "\r\u001b[2K";
 
 /** A consumer of run events that writes to `output`. */
@@ -69,13 +71,15 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
   const step = (event: StepEvent): void => {
     const shown = describeStep(event, options);
     remember(event.metrics[shown.metric] ?? Number.NaN);
+    const isLast = event.step >= event.total;
     if (output.isTTY) {
+      if (!isLast && event.time - lastLine < redrawMs) return;
+      lastLine = event.time;
       const space = output.columns - shown.text.length - 3;
       const line = space >= 8 ? curve(history, { width: Math.min(space, 40), charset })[0] : "";
       redraw(`${shown.text.slice(0, output.columns - 1)}${line === "" ? "" : `  ${colors.cyan(line)}`}`);
       return;
     }
-    const isLast = event.step >= event.total;
     if (!isLast && event.time - lastLine < everySeconds * 1000) return;
     lastLine = event.time;
     output.write(`${shown.text}\n`);
@@ -105,7 +109,7 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
         break;
       }
       case "warning":
-        say(`${colors.yellow("warning:")} ${event.message}${event.hint === undefined ? "" : ` ${event.hint}`}`);
+        say(`${colors.yellow("warning:")} ${printable(event.message)}${event.hint === undefined ? "" : ` ${printable(event.hint)}`}`);
         break;
       case "run-end":
         close();
