@@ -11,6 +11,26 @@ export interface CommandEntry {
 
 export const commands: readonly CommandEntry[] = [
   {
+    name: "quickstart",
+    summary: "Train a small language model on real text in two minutes",
+    load: async () => (await import("./commands/pretrain.ts")).quickstart,
+  },
+  {
+    name: "pretrain",
+    summary: "Train a language model on text",
+    load: async () => (await import("./commands/pretrain.ts")).pretrain,
+  },
+  {
+    name: "generate",
+    summary: "Generate text from a model",
+    load: async () => (await import("./commands/generate.ts")).generate,
+  },
+  {
+    name: "evaluate",
+    summary: "Measure a model's loss on text",
+    load: async () => (await import("./commands/evaluate.ts")).evaluate,
+  },
+  {
     name: "doctor",
     summary: "Check the installation and measure this machine",
     load: async () => (await import("./commands/doctor.ts")).doctor,

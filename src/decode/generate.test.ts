@@ -4,7 +4,7 @@ import { loadDecoder } from "../models/decoder/checkpoint.ts";
 import type { Backend } from "../runtime/backend.ts";
 import { openBackend } from "../runtime/open.ts";
 import { loadTokenizer } from "../text/index.ts";
-import { type GenerationRequest, complete, generate } from "./generate.ts";
+import { complete, type GenerationRequest, generate } from "./generate.ts";
 import { DecoderRunner, type RunnerOptions } from "./runner.ts";
 
 const golden = JSON.parse(readFileSync("test/golden/stories260k/expected.json", "utf8")) as {

@@ -107,7 +107,18 @@ export interface BestEvaluation {
   readonly value: number;
 }
 
-export type RunEvent = RunStartEvent | StepEvent | EvaluationEvent | CheckpointEvent | SampleEvent | WarningEvent | RunEndEvent;
+/** Preparation before the loop (tokenizer, data, model), told by recipes ahead of `run-start`; `step` is 0. */
+export interface StageEvent extends BaseEvent {
+  readonly kind: "stage";
+  /** One line. Events of one stage repeat its name while it goes on. */
+  readonly name: string;
+  readonly message: string;
+  /** Share done, 0 to 1; absent where it is not known. */
+  readonly progress?: number;
+  readonly metrics?: Metrics;
+}
+
+export type RunEvent = StageEvent | RunStartEvent | StepEvent | EvaluationEvent | CheckpointEvent | SampleEvent | WarningEvent | RunEndEvent;
 
 /** Tokens a second of a step event; 0 when it carries none. */
 export const tokensPerSecond = (event: StepEvent): number => (event.seconds > 0 ? event.tokens / event.seconds : 0);

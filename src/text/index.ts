@@ -14,3 +14,4 @@ export type { StreamDecoder } from "./stream-decoder.ts";
 export { type DecodeOptions, type EncodeOptions, hashVocabulary, type SpecialIds, type Tokenizer } from "./tokenizer.ts";
 export type { JsonObject } from "./tokenizer-file.ts";
 export { saveTokenizer, type TokenizerRoles, tokenizerConfigJson, tokenizerFromTrained, tokenizerJson } from "./tokenizer-json.ts";
+export { tokenByteLengths } from "./token-bytes.ts";

@@ -87,6 +87,9 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
 
   const handle = (event: RunEvent): void => {
     switch (event.kind) {
+      case "stage":
+        say(printable(event.message));
+        break;
       case "run-start":
         say(
           `run: ${event.total} steps${event.resumedFrom === undefined ? "" : `, resumed at step ${event.step} from ${event.resumedFrom}`}`,

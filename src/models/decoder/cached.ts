@@ -55,9 +55,15 @@ export function decoderCached(
 ): CachedOutputs {
   const cache: { key: Tensor; value: Tensor }[] = [];
   const attend = emission === "fused" ? fusedAttend(config, inputs, cache) : composedAttend(config, inputs, cache);
-  const x = embed(config, parameters, inputs.ids, inputs.positions);
-  const { hidden } = decoderStack(config, parameters, x, attend);
-  return { logits: decoderLogits(config, parameters, gather(hidden, inputs.rows)), cache };
+  const [batch, time] = inputs.ids.shape;
+  const embedded = embed(config, parameters, inputs.ids, inputs.positions);
+  // The kernel takes rows as [B, S, ·]. Products of rank 3 spare reshaping them twice a layer, where no product would reshape them itself
+  // (fixed sizes) and no bias would take a node of its own.
+  const biased = config.qkvBias || config.outputBias || config.mlpBias;
+  const x = emission === "fused" && typeof time === "string" && !biased ? reshape(embedded, [batch, time, config.width]) : embedded;
+  const { hidden } = decoderStack(config, parameters, x, attend, [], { fuseResiduals: true });
+  const rows = gather(reshape(hidden, [-1, config.width]), inputs.rows);
+  return { logits: decoderLogits(config, parameters, rows), cache };
 }
 
 function once<T>(make: () => T): () => T {
@@ -128,7 +134,7 @@ function fusedAttend(config: DecoderConfig, inputs: CachedInputs, present: { key
     };
     const { output, presentKey, presentValue } = result();
     present[layer] = { key: presentKey, value: presentValue };
-    return reshape(output, [-1, heads * headWidth]);
+    return reshape(output, [...qkv_NF.shape.slice(0, -1), heads * headWidth]);
   };
 }
 

@@ -4,6 +4,8 @@
 import { ShapeError } from "../../base/errors.ts";
 import { causalBias, documentBias } from "../../nn/attention/mask.ts";
 import { softmaxAttention } from "../../nn/attention/softmax.ts";
+import { type LinearWeight, linearLayer } from "../../nn/linear.ts";
+import { residualNorm } from "../../nn/residual-norm.ts";
 import { rotaryTables } from "../../nn/rotary.ts";
 import { gelu, relu, silu, softCap, squaredRelu } from "../../tensor/activation.ts";
 import { rotary } from "../../tensor/attention.ts";
@@ -12,16 +14,17 @@ import { add, div, mul, neg } from "../../tensor/elementwise.ts";
 import { embedding, gather } from "../../tensor/gather.ts";
 import { scope, type Tensor } from "../../tensor/graph.ts";
 import { labelLogProbs } from "../../tensor/loss.ts";
-import { linear } from "../../tensor/matmul.ts";
 import { layerNorm, rmsNorm } from "../../tensor/norm.ts";
 import { concat, slice, split, transpose } from "../../tensor/shape.ts";
 import type { DecoderConfig } from "./config.ts";
 import type { BlockParameters, DecoderParameters, NormParameters } from "./parameters.ts";
 
-export type DecoderTensors = DecoderParameters<Tensor>;
+/** Matrices of linear layers may be quantised: for inference. */
+export type DecoderTensors = DecoderParameters<Tensor, LinearWeight<Tensor>>;
+export type BlockTensors = BlockParameters<Tensor, LinearWeight<Tensor>>;
 
 /** Attention of one layer: joined queries, keys and values [N, (H + 2G)·D] → mixed values [N, H·D]. */
-export type Attend = (qkv_NF: Tensor, layer: number, parameters: BlockParameters<Tensor>) => Tensor;
+export type Attend = (qkv_NF: Tensor, layer: number, parameters: BlockTensors) => Tensor;
 
 const activations = {
   silu,
@@ -55,61 +58,82 @@ export interface StackOutput {
   layers: Map<number, Tensor>;
 }
 
-/** All blocks over rows [N, C]. `record`: layers whose input rows are wanted (drafters, early exit). */
+export interface StackOptions {
+  /** Residual sums and norms in one kernel: less to launch, but no derivative. Default false. */
+  fuseResiduals?: boolean;
+}
+
+/**
+ * All blocks over rows [N, C] (or [B, T, C], where `attend` takes them). `record`: layers whose input rows are wanted (drafters, early exit).
+ */
 export function decoderStack(
   config: DecoderConfig,
   parameters: DecoderTensors,
   x: Tensor,
   attend: Attend,
   record: readonly number[] = [],
+  { fuseResiduals = false }: StackOptions = {},
 ): StackOutput {
   const layers = new Map<number, Tensor>();
+  let rows: Residual = { sum: x };
   for (const [index, block] of parameters.layers.entries()) {
-    if (record.includes(index)) layers.set(index, x);
-    x = scope(x, `layers.${index}`, () => decoderBlock(config, block, x, index, attend));
+    const { attention, attentionNorm, mlpNorm } = block;
+    const parts: [name: string, norm: NormParameters<Tensor>, sublayer: (input: Tensor) => Tensor][] = [
+      ["attention", attentionNorm, (input) => linearLayer(attend(linearLayer(input, attention.qkv), index, block), attention.output)],
+      ["mlp", mlpNorm, (input) => decoderMlp(config, block, input)],
+    ];
+    for (const [name, norm, sublayer] of parts) {
+      rows = scope(x, `layers.${index}.${name}`, () => {
+        const { sum, normed } = enter(config, rows, norm, fuseResiduals);
+        if (name === "attention" && record.includes(index)) layers.set(index, sum);
+        const delta = sublayer(normed);
+        return { sum, delta: config.normPlace === "before" ? delta : normalize(config, delta, norm) };
+      });
+    }
   }
-  return { hidden: x, layers };
+  return { hidden: total(rows), layers };
 }
 
-function decoderBlock(config: DecoderConfig, block: BlockParameters<Tensor>, x: Tensor, index: number, attend: Attend): Tensor {
-  const before = config.normPlace === "before";
-  const attention = scope(x, "attention", () => {
-    const input = before ? normalize(config, x, block.attentionNorm) : x;
-    const { qkv, output } = block.attention;
-    const mixed = attend(linear(input, qkv.weight, qkv.bias), index, block);
-    const projected = linear(mixed, output.weight, output.bias);
-    return before ? projected : normalize(config, projected, block.attentionNorm);
-  });
-  const middle = add(x, attention);
-  const mlp = scope(x, "mlp", () => {
-    const input = before ? normalize(config, middle, block.mlpNorm) : middle;
-    const { up, down } = block.mlp;
-    const activate = activations[config.activation];
-    let inner = linear(input, up.weight, up.bias);
-    if (config.mlp === "gated") {
-      const [gate, value] = split(inner, [config.mlpWidth, config.mlpWidth]);
-      inner = mul(activate(gate), value);
-    } else inner = activate(inner);
-    const projected = linear(inner, down.weight, down.bias);
-    return before ? projected : normalize(config, projected, block.mlpNorm);
-  });
-  return add(middle, mlp);
+/** The residual stream, and the output of the last sublayer that is still to be added. */
+interface Residual {
+  sum: Tensor;
+  delta?: Tensor;
+}
+
+const total = ({ sum, delta }: Residual): Tensor => (delta ? add(sum, delta) : sum);
+
+/** Adds what is left over and normalises the result for the next sublayer (norm before it) or leaves it as it is (norm after it). */
+function enter(config: DecoderConfig, rows: Residual, norm: NormParameters<Tensor>, fuse: boolean): { sum: Tensor; normed: Tensor } {
+  if (fuse && rows.delta && config.normPlace === "before")
+    return residualNorm(rows.sum, rows.delta, norm, { kind: config.norm, epsilon: config.normEpsilon });
+  const sum = total(rows);
+  return { sum, normed: config.normPlace === "before" ? normalize(config, sum, norm) : sum };
+}
+
+function decoderMlp(config: DecoderConfig, { mlp }: BlockTensors, input: Tensor): Tensor {
+  const activate = activations[config.activation];
+  let inner = linearLayer(input, mlp.up);
+  if (config.mlp === "gated") {
+    const [gate, value] = split(inner, [config.mlpWidth, config.mlpWidth]);
+    inner = mul(activate(gate), value);
+  } else inner = activate(inner);
+  return linearLayer(inner, mlp.down);
 }
 
 /** Final norm and output matrix: rows [N, C] → logits [N, V]. */
 export function decoderLogits(config: DecoderConfig, parameters: DecoderTensors, hidden: Tensor): Tensor {
   return scope(hidden, "head", () => {
     const rows = normalize(config, hidden, parameters.norm);
-    const logits = linear(rows, parameters.head?.weight ?? parameters.embedding.tokens);
+    const logits = linearLayer(rows, parameters.head ?? { weight: parameters.embedding.tokens });
     return config.logitSoftCap > 0 ? softCap(logits, config.logitSoftCap) : logits;
   });
 }
 
 /** Queries, keys and values of rows [N, (H + 2G)·D], normalised as configured, still as rows of [heads, D]. */
-export function splitHeads(config: DecoderConfig, qkv_NF: Tensor, { attention }: BlockParameters<Tensor>): Tensor[] {
+export function splitHeads(config: DecoderConfig, qkv_NF: Tensor, { attention }: BlockTensors): Tensor[] {
   const { heads, kvHeads, headWidth } = config;
   const sizes = [heads * headWidth, kvHeads * headWidth, kvHeads * headWidth];
-  let [query, key, value] = split(qkv_NF, sizes, 1);
+  let [query, key, value] = split(qkv_NF, sizes);
   const { queryNorm, keyNorm } = attention;
   if (config.qkNorm === "projection" && queryNorm && keyNorm) {
     query = rmsNorm(query, queryNorm.scale, { epsilon: config.normEpsilon });

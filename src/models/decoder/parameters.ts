@@ -1,31 +1,27 @@
 // The decoder's parameters: a tree of specifications. Query, key and value are one matrix, gate and up another: what is multiplied
 // together lies together, and its named parts keep their own initialisation and checkpoint keys.
+import type { LinearParameters } from "../../nn/linear.ts";
 import { type Initializer, type ParameterSpec, parameter } from "../../nn/parameter.ts";
 import type { DecoderConfig } from "./config.ts";
-
-export interface LinearParameters<T> {
-  weight: T;
-  bias?: T;
-}
 
 export interface NormParameters<T> {
   scale: T;
   bias?: T;
 }
 
-export interface BlockParameters<T> {
+export interface BlockParameters<T, W = T> {
   attentionNorm: NormParameters<T>;
-  attention: { qkv: LinearParameters<T>; output: LinearParameters<T>; queryNorm?: NormParameters<T>; keyNorm?: NormParameters<T> };
+  attention: { qkv: LinearParameters<T, W>; output: LinearParameters<T, W>; queryNorm?: NormParameters<T>; keyNorm?: NormParameters<T> };
   mlpNorm: NormParameters<T>;
-  mlp: { up: LinearParameters<T>; down: LinearParameters<T> };
+  mlp: { up: LinearParameters<T, W>; down: LinearParameters<T, W> };
 }
 
-/** The tree, with leaves of any kind: specifications, tensors, buffers. */
-export interface DecoderParameters<T> {
+/** The tree, with leaves of any kind: specifications, tensors, buffers. W: the matrices of linear layers, which inference may quantise. */
+export interface DecoderParameters<T, W = T> {
   embedding: { tokens: T; positions?: T };
-  layers: BlockParameters<T>[];
+  layers: BlockParameters<T, W>[];
   norm: NormParameters<T>;
-  head?: { weight: T };
+  head?: { weight: W };
 }
 
 /** Shapes: C width, H·D query features, G·D key features, M MLP width; matrices are stored [out, in]. */

@@ -1,0 +1,107 @@
+// `longwave generate <model>`: text from a prompt, streamed.
+import { z } from "zod";
+import { UsageError } from "../../base/errors.ts";
+import { samplingOptions } from "../../decode/sampling/options.ts";
+import { defineCommand } from "../command.ts";
+
+const schema = z.object({
+  model: z.string().min(1).describe("Checkpoint folder, run folder (its latest checkpoint) or llama2.c .bin file."),
+  prompt: z.string().default("").describe("Text to go on from; - reads standard input.").meta({ short: "p" }),
+  tokenizer: z.string().optional().describe("tokenizer.json or its folder. Default: beside the model."),
+  maxNewTokens: z.int().min(0).default(200).describe("Tokens to generate at most.").meta({ short: "n" }),
+  stop: z.array(z.string().min(1)).default([]).describe("Text that ends the answer; may be given several times."),
+  seed: z.int().nonnegative().default(0).describe("Same seed, same text."),
+  samples: z.int().min(1).default(1).describe("Texts to generate, side by side."),
+  context: z.int().min(1).optional().describe("Positions of the cache. Default: the model's context length."),
+  ignoreEos: z.boolean().default(false).describe("Go on after the end of text."),
+  logProbs: z.int().min(0).optional().describe("With --json: log-probabilities of the tokens and of this many alternatives."),
+  ...samplingOptions.shape,
+});
+
+export const generate = defineCommand({
+  name: "generate",
+  summary: "Generate text from a model",
+  description: "Samples from the model's own distribution unless told otherwise; --no-do-sample takes the most probable token each time.",
+  schema,
+  positionals: ["model"],
+  hasJson: true,
+  examples: [
+    { command: 'generate runs/20260131-120000-quickstart --prompt "My fellow citizens" --temperature 0.8 --top-k 50', note: "from a run" },
+    { command: "generate assets/stories260k/stories260K.bin --prompt 'Once upon a time' --no-do-sample", note: "greedy" },
+  ],
+  run: async (options, context) => {
+    const {
+      model,
+      prompt,
+      tokenizer: tokenizerPath,
+      maxNewTokens,
+      stop,
+      seed,
+      samples,
+      context: capacity,
+      ignoreEos,
+      logProbs,
+      ...sampling
+    } = options;
+    const { openModel } = await import("../model-folder.ts");
+    const { DecoderRunner } = await import("../../decode/runner.ts");
+    const { generate: run } = await import("../../decode/generate.ts");
+    const { ignoredSettings } = await import("../../decode/sampling/options.ts");
+    const { decoder, tokenizer } = openModel(model, tokenizerPath);
+    if (tokenizer.vocabSize > decoder.config.vocabSize) {
+      throw new UsageError(`tokenizer: expected at most ${decoder.config.vocabSize} tokens for this model, got ${tokenizer.vocabSize}`, {
+        hint: "Use the tokenizer of this model.",
+      });
+    }
+    for (const name of ignoredSettings(sampling)) context.stderr.write(`warning: ${name} has no effect without sampling\n`);
+    const text = prompt === "-" ? await readAll(context.stdin) : prompt;
+    const encoded = tokenizer.encode(text);
+    const first = tokenizer.specialIds.bos ?? tokenizer.specialIds.eos;
+    const startsText = first !== undefined && encoded[0] !== first;
+    const ids = startsText ? [first, ...encoded] : [...encoded];
+    const { backend } = await context.openRuntime();
+    using runner = new DecoderRunner(backend, decoder, { batch: samples, ...(capacity === undefined ? {} : { capacity }) });
+    const requests = Array.from({ length: samples }, (_, request) => ({
+      ids,
+      sampling,
+      maxNewTokens,
+      stop,
+      // Each sample has a seed of its own, so that sample k is the same whatever runs beside it.
+      seed: seed + request,
+      logProbs,
+      ...(ignoreEos ? { eosTokenIds: [] } : {}),
+    }));
+    const start = performance.now();
+    let numTokens = 0;
+    const results: unknown[] = [];
+    const stream = samples === 1 && !context.json;
+    if (stream) context.stdout.write(text);
+    const tokens: unknown[][] = requests.map(() => []);
+    for await (const event of run(runner, requests, { tokenizer, signal: context.signal })) {
+      if (event.kind === "token") {
+        numTokens++;
+        if (stream) context.stdout.write(event.text);
+        if (logProbs !== undefined) tokens[event.request].push({ id: event.id, logProb: event.logProb, top: event.top });
+        continue;
+      }
+      results[event.request] = {
+        text: event.text,
+        ids: event.ids,
+        reason: event.reason,
+        ...(logProbs === undefined ? {} : { tokens: tokens[event.request] }),
+      };
+    }
+    const seconds = (performance.now() - start) / 1000;
+    const tokensPerSecond = numTokens / seconds;
+    if (context.json) return context.printJson({ prompt: text, results, numTokens, seconds, tokensPerSecond });
+    if (stream) context.print();
+    else for (const [i, result] of results.entries()) context.print(`--- ${i + 1}\n${text}${(result as { text: string }).text}`);
+    context.stderr.write(`${numTokens} tokens in ${seconds.toFixed(2)} s, ${tokensPerSecond.toFixed(1)} tokens/s\n`);
+  },
+});
+
+async function readAll(stream: AsyncIterable<unknown>): Promise<string> {
+  const parts: Buffer[] = [];
+  for await (const part of stream) parts.push(Buffer.from(part as Uint8Array));
+  return Buffer.concat(parts).toString("utf8");
+}

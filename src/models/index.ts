@@ -1,0 +1,17 @@
+// Architectures: the configurable decoder, its checkpoints, its cost.
+export { type CachedEmission, type CachedInputs, decoderCached, emissionFor } from "./decoder/cached.ts";
+export {
+  allocateDecoder,
+  families,
+  familyOf,
+  type LoadedDecoder,
+  loadDecoder,
+  type SaveOptions,
+  saveDecoder,
+  toHfConfig,
+} from "./decoder/checkpoint.ts";
+export { type DecoderConfig, type DecoderOptions, decoderConfig, decoderSchema } from "./decoder/config.ts";
+export { decoderForward, decoderLogits, type LanguageModelLoss, languageModelLoss, type SequenceOptions } from "./decoder/decoder.ts";
+export { type DecoderEstimate, estimateDecoder } from "./decoder/estimate.ts";
+export { type DecoderParameters, decoderParameters } from "./decoder/parameters.ts";
+export { type DecoderPreset, type DecoderPresetName, decoderPresets } from "./decoder/presets.ts";

@@ -1,0 +1,10 @@
+// Learning from data.
+export {
+  Evaluator,
+  type LanguageModelData,
+  type LanguageModelHooks,
+  type LanguageModelOptions,
+  LanguageModelTrainer,
+  languageModelSchema,
+  type TrainableDecoder,
+} from "./language-model.ts";
