@@ -1,7 +1,25 @@
 // Activations. Fused kernels forward where ONNX Runtime has them (float32 only), hand-written derivatives, composed float64 emissions.
 import { ShapeError } from "../base/errors.ts";
 import { isFloat } from "./dtype.ts";
-import { abs, add, div, emitErf64, erf, exp, greater, log, minimum, mul, neg, sigmoid, square, sub, tanh, where } from "./elementwise.ts";
+import {
+  abs,
+  add,
+  div,
+  emitErf64,
+  emitSigmoid64,
+  erf,
+  exp,
+  greater,
+  log,
+  minimum,
+  mul,
+  neg,
+  sigmoid,
+  square,
+  sub,
+  tanh,
+  where,
+} from "./elementwise.ts";
 import { apply1, type Operator, required, type Tensor } from "./graph.ts";
 import { contrib, type Emitter, float } from "./onnx.ts";
 
@@ -22,7 +40,13 @@ function activation(
     emit(emitter, node) {
       const [x] = node.inputs;
       if (x.dtype === "f64") emitter.alias(node.outputs[0], compose(emitter, emitter.name(x)));
-      else emitter.node(kernel.type, [emitter.name(x)], [emitter.output(node)], kernel.attributes, kernel.domain);
+      else if (x.rank > 0) emitter.node(kernel.type, [emitter.name(x)], [emitter.output(node)], kernel.attributes, kernel.domain);
+      else {
+        // Some of the kernels refuse a scalar.
+        const row = emitter.value("Reshape", [emitter.name(x), emitter.ints([1])]);
+        const result = emitter.value(kernel.type, [row], kernel.attributes, kernel.domain);
+        emitter.node("Reshape", [result, emitter.ints([])], [emitter.output(node)]);
+      }
     },
   };
 }
@@ -42,7 +66,7 @@ export const relu = (x: Tensor): Tensor => apply1(reluOperator, [x], {});
 const siluOperator = activation(
   "silu",
   { type: "QuickGelu", domain: contrib, attributes: { alpha: float(1) } },
-  (emitter, x) => op(emitter, "Mul", x, op(emitter, "Sigmoid", x)),
+  (emitter, x) => op(emitter, "Mul", x, emitSigmoid64(emitter, x)),
   (x) => {
     const s = sigmoid(x);
     return mul(s, add(1, mul(x, sub(1, s))));
@@ -64,7 +88,7 @@ const geluTanhOperator = activation(
     const number = (value: number): string => emitter.scalar("f64", value);
     const x2 = op(emitter, "Mul", x, x);
     const slope = op(emitter, "Add", op(emitter, "Mul", x2, number(2 * tanhGeluScale * tanhGeluCubic)), number(2 * tanhGeluScale));
-    return op(emitter, "Mul", x, op(emitter, "Sigmoid", op(emitter, "Mul", x, slope)));
+    return op(emitter, "Mul", x, emitSigmoid64(emitter, op(emitter, "Mul", x, slope)));
   },
   (x) => {
     const x2 = square(x);
@@ -90,7 +114,10 @@ const geluErfOperator = activation(
   },
 );
 
-/** The Gaussian error linear unit (Hendrycks & Gimpel 2016): exact by default, `approximate: "tanh"` as in GPT-2. */
+/**
+ * The Gaussian error linear unit (Hendrycks & Gimpel 2016): exact by default, `approximate: "tanh"` as in GPT-2 (whose derivative is
+ * finite for |x| < 1e12 in float32).
+ */
 export function gelu(x: Tensor, { approximate = "none" }: { approximate?: "none" | "tanh" } = {}): Tensor {
   return apply1(approximate === "tanh" ? geluTanhOperator : geluErfOperator, [x], {});
 }

@@ -134,7 +134,19 @@ const reciprocalOperator = unary("reciprocal", "Reciprocal", (_, y) => neg(squar
 const sinOperator = unary("sin", "Sin", (x) => cos(x));
 const cosOperator = unary("cos", "Cos", (x) => neg(sin(x)));
 const tanhOperator = unary("tanh", "Tanh", (_, y) => sub(1, square(y)));
-const sigmoidOperator = unary("sigmoid", "Sigmoid", (_, y) => mul(y, sub(1, y)));
+const sigmoidOperator: Operator = {
+  ...unary("sigmoid", "Sigmoid", (_, y) => mul(y, sub(1, y))),
+  emit(emitter, node) {
+    const [x] = node.inputs;
+    if (x.dtype === "f64") emitter.alias(node.outputs[0], emitSigmoid64(emitter, emitter.name(x)));
+    else emitter.node("Sigmoid", [emitter.name(x)], [emitter.output(node)]);
+  },
+};
+/** ONNX Runtime turns x · Sigmoid(x) of any dtype into a fused node, for which it has no float64 kernel. */
+export function emitSigmoid64(emitter: Emitter, x: string): string {
+  const one = emitter.scalar("f64", 1);
+  return emitter.value("Reciprocal", [emitter.value("Add", [one, emitter.value("Exp", [emitter.value("Neg", [x])])])]);
+}
 const floorOperator = unary("floor", "Floor", (x) => zerosLike(x));
 const ceilOperator = unary("ceil", "Ceil", (x) => zerosLike(x));
 const roundOperator = unary("round", "Round", (x) => zerosLike(x));

@@ -11,8 +11,8 @@ import {
   ValueInfoProtoSchema,
 } from "onnx-buf";
 import { invariant } from "../base/errors.ts";
-import { bytesPerElement, type DType, onnxType, type TypedArray } from "./dtype.ts";
-import type { Graph, Node, Shape, Tensor } from "./graph.ts";
+import { arrayOver, bytesPerElement, type DType, onnxType, type TypedArray } from "./dtype.ts";
+import { elementCount, type Graph, type Node, type Shape, staticShape, type Tensor } from "./graph.ts";
 
 export const opset = 23;
 export const contrib = "com.microsoft";
@@ -116,6 +116,11 @@ export class Emitter {
     return this.constant("i64", [values.length], BigInt64Array.from(values, BigInt));
   }
 
+  /** A constant for a tensor without elements. */
+  empty({ dtype, shape }: Tensor): string {
+    return this.constant(dtype, staticShape("empty", shape), arrayOver(dtype, new ArrayBuffer(0), 0, 0));
+  }
+
   /** A scalar constant. */
   scalar(dtype: DType, value: number): string {
     const data =
@@ -168,7 +173,10 @@ export function toOnnx(graph: Graph, outputs: readonly Tensor[], options: OnnxOp
   }
   for (const node of live) {
     emitter.begin(node);
-    node.operator.emit(emitter, node);
+    // Nothing to compute, and several kernels of ONNX Runtime are wrong there (TopK divides by 0, an Expand to 0 is optimised away).
+    if (node.outputs.every(({ shape }) => elementCount(shape) === 0)) {
+      for (const output of node.outputs) emitter.alias(output, emitter.empty(output));
+    } else node.operator.emit(emitter, node);
   }
   // A graph output must be a value that a node writes, once: inputs, constants, aliases and repeats get an Identity.
   const written = new Set(emitter.nodes.flatMap((node) => node.output));

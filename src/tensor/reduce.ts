@@ -47,7 +47,11 @@ const extremeRule: ReduceRule = (x, y, g, { axes }) => {
 };
 const maxOperator = reduction("max", "ReduceMax", extremeRule);
 const minOperator = reduction("min", "ReduceMin", extremeRule);
-const logSumExpOperator = reduction("logSumExp", "ReduceLogSumExp", (x, y, g) => mul(g, exp(sub(x, y))));
+// exp(x − y) is the softmax up to the rounding of y, which is large where x is: it is normalised once more.
+const logSumExpOperator = reduction("logSumExp", "ReduceLogSumExp", (x, y, g, { axes }) => {
+  const weights = exp(sub(x, y));
+  return mul(weights, div(g, sum(weights, { axes, keepDims: true })));
+});
 
 /** Arithmetic mean over `axes` (all by default). The mean of nothing is NaN. */
 export function mean(x: Tensor, options: ReduceOptions = {}): Tensor {
@@ -135,7 +139,10 @@ const topKOperator: Operator<{ k: number; axis: number; largest: boolean }> = {
   },
 };
 
-/** The `k` largest elements along `axis`, in falling order, and their indices (i64). The values are differentiable. */
+/**
+ * The `k` largest (or smallest) elements along `axis`, best first, the first of equals first, and their indices (i64). The values are
+ * differentiable. A symbolic dimension must not be 0 at run time: the kernel divides by the number of rows.
+ */
 export function topK(
   x: Tensor,
   k: number,

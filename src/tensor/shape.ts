@@ -31,8 +31,9 @@ const transposeOperator: Operator<{ perm: readonly number[] }> = {
     emitter.node("Transpose", [emitter.name(node.inputs[0])], [emitter.output(node)], { perm: node.attributes.perm }),
 };
 
-/** Axes in the order of `perm`; by default the last two are swapped. */
+/** Axes in the order of `perm`; by default the last two are swapped (a vector stays as it is). */
 export function transpose(x: Tensor, perm?: readonly number[]): Tensor {
+  if (!perm && x.rank < 2) return x;
   const order = perm ?? x.shape.map((_, i) => (i < x.rank - 2 ? i : i === x.rank - 2 ? x.rank - 1 : x.rank - 2));
   if (order.length === x.rank && order.every((axis, i) => axis === i)) return x;
   if (x.node?.operator === (transposeOperator as Operator)) {
