@@ -118,7 +118,15 @@ export interface StageEvent extends BaseEvent {
   readonly metrics?: Metrics;
 }
 
-export type RunEvent = StageEvent | RunStartEvent | StepEvent | EvaluationEvent | CheckpointEvent | SampleEvent | WarningEvent | RunEndEvent;
+export type RunEvent =
+  | StageEvent
+  | RunStartEvent
+  | StepEvent
+  | EvaluationEvent
+  | CheckpointEvent
+  | SampleEvent
+  | WarningEvent
+  | RunEndEvent;
 
 /** Tokens a second of a step event; 0 when it carries none. */
 export const tokensPerSecond = (event: StepEvent): number => (event.seconds > 0 ? event.tokens / event.seconds : 0);

@@ -387,14 +387,15 @@ describe("numbers that are not finite", () => {
 
 describe("a disk that cannot be written", () => {
   const full = Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC", syscall: "write" });
-  const failingAt = (steps: readonly number[]): Trainable => {
-    const toy = new ToyTrainable();
+  const failingAt = (steps: readonly number[], losses?: readonly number[]): Trainable => {
+    const toy = new ToyTrainable({ losses });
     let done = 0;
     return {
       step: (index) => {
         done = index + 1;
         return toy.step(index);
       },
+      evaluate: () => toy.evaluate(),
       save: (path) => {
         toy.save(path);
         if (steps.includes(done)) throw full;
@@ -411,6 +412,14 @@ describe("a disk that cannot be written", () => {
     ]);
     expect(checkpoints.steps()).toEqual([2, 6]);
     expect(readdirSync(checkpoints.directory).sort()).toEqual(["index.json", "step-00000002", "step-00000006"]);
+  });
+
+  test("the best evaluation is the best one that was saved", async () => {
+    const options: LoopOptions = { steps: 4, evaluateEvery: 1, keepBest: { metric: "loss" }, keepLast: 1, checkpoints };
+    const { events } = await play(failingAt([2], [3, 1, 2, 4]), options);
+    expect(events.at(-1)).toMatchObject({ best: { step: 3, value: 2 } });
+    expect(checkpoints.steps()).toEqual([3, 4]);
+    expect(checkpoints.resolve("best").step).toBe(3);
   });
 
   test("ends the run when nothing is saved, and when the end cannot be", async () => {

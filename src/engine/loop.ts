@@ -119,6 +119,7 @@ async function* runSteps(run: RunState, signal: AbortSignal | undefined): AsyncG
     // What is due after `step` steps. All of it is remembered, so that a run resumed here does not do it twice.
     const last = run.step >= settings.steps || progress.done;
     let best = false;
+    const bestBefore = progress.best;
     if (isEvaluationDue(run, last)) best = yield* evaluate(run);
     if (trainable.sample && isDue(settings.sampleEvery, run.step) && progress.sampledAt !== run.step) {
       const sample = await trainable.sample();
@@ -131,8 +132,11 @@ async function* runSteps(run: RunState, signal: AbortSignal | undefined): AsyncG
       return progress.done ? "done" : last ? "finished" : "early-stopping";
     }
     const overdue = settings.checkpointSeconds > 0 && secondsSince(run.savedAt) >= settings.checkpointSeconds;
-    if (best) yield* saveIfNew(run, "best");
-    else if (run.step > 0 && (isDue(settings.checkpointEvery, run.step) || overdue)) yield* saveIfNew(run, "interval");
+    if (best) {
+      yield* saveIfNew(run, "best");
+      // The best one on disk is what later evaluations compete with.
+      if (run.checkpoints && run.saved?.step !== run.step) progress.best = bestBefore;
+    } else if (run.step > 0 && (isDue(settings.checkpointEvery, run.step) || overdue)) yield* saveIfNew(run, "interval");
 
     const startedAt = performance.now();
     const pending = trainable.step(run.step);
