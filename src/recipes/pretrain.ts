@@ -50,7 +50,7 @@ export const pretrainSchema = z.strictObject({
   vocabSize: z.int().min(257).default(2048).describe("Vocabulary of the tokenizer that is trained"),
   preTokenizer: z.enum(["gpt2", "llama3"]).default("gpt2").describe("How the tokenizer that is trained splits text into words"),
   size: z.enum(presetNames).default("nano").describe("Size of the model; options under model change it"),
-  model: decoderSchema.partial().omit({ vocabSize: true }).default({}).describe("Options of the model"),
+  model: decoderSchema.partial().omit({ vocabSize: true }).prefault({}).describe("Options of the model"),
   init: z.string().optional().describe("Start from this checkpoint folder instead of random weights; size and model are then ignored"),
   ...languageModelSchema.shape,
   packing: z
@@ -200,7 +200,7 @@ export async function* pretrain(options: PretrainOptions, { backend, signal, onR
           checkpointSeconds: settings.checkpointSeconds,
           keepLast: settings.keepLast,
           onNotFinite: settings.onNotFinite,
-          earlyStopping: settings.earlyStopping,
+          ...(settings.earlyStopping ? { earlyStopping: settings.earlyStopping } : {}),
           ...(validated && settings.keepBest && settings.evaluateEvery > 0 ? { keepBest: { metric: "loss", mode: "min" as const } } : {}),
           checkpoints: run.checkpoints,
           config,

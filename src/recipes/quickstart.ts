@@ -10,7 +10,7 @@ export const quickstartOptions = {
   sequenceLength: 128,
   steps: 500,
   learningRate: 3e-3,
-  schedule: { kind: "cosine", warmupSteps: 25 },
+  schedule: { kind: "cosine-warmup-with-min-lr", warmupSteps: 25 },
   evaluateEvery: 100,
   sampleEvery: 0,
   checkpointEvery: 250,

@@ -24,11 +24,12 @@ import {
   scheduleSchema,
 } from "../optim/index.ts";
 import type { Backend } from "../runtime/backend.ts";
+import type { TensorBuffer } from "../runtime/buffer.ts";
 import { allocateFlat, type FlatBuffer } from "../runtime/flat.ts";
 import { type BoundProgram, compile, type Program, spec } from "../runtime/program.ts";
 import { gradients } from "../tensor/gradient.ts";
 import type { Tensor } from "../tensor/graph.ts";
-import { mapTree } from "../tensor/tree.ts";
+import { flatten, mapTree } from "../tensor/tree.ts";
 
 export const languageModelSchema = z.strictObject({
   batchSize: z.int().positive().default(8).describe("Sequences of a micro-batch"),
@@ -43,8 +44,8 @@ export const languageModelSchema = z.strictObject({
     .default(0)
     .describe("Decay of an exponential moving average of the weights, evaluated and saved beside them; 0: none"),
   evaluationBatches: z.int().positive().optional().describe("Batches of an evaluation. Default: the whole validation set"),
-  schedule: scheduleSchema.default({ kind: "cosine", warmupSteps: 0 } as never).describe("Learning-rate schedule"),
-  optimizer: optimizerSchema.default({ kind: "adamw", beta1: 0.9, beta2: 0.95, weightDecay: 0.1 } as never).describe("Optimiser"),
+  schedule: scheduleSchema.prefault({ kind: "cosine-warmup-with-min-lr", warmupSteps: 0.02 }).describe("Learning-rate schedule"),
+  optimizer: optimizerSchema.prefault({ kind: "adamw", beta2: 0.95, weightDecay: 0.1 }).describe("Optimiser"),
 });
 export type LanguageModelOptions = z.input<typeof languageModelSchema>;
 
@@ -72,10 +73,6 @@ export interface LanguageModelHooks {
   /** float32 operations a second of this machine's matrix products: gives MFU. */
   peakFlops?: number;
 }
-
-const hyperparameters = (options: z.output<typeof languageModelSchema>, totalSteps: number) => ({
-  schedule: createSchedule(options.schedule as never, { totalSteps }),
-});
 
 type StepInputs = { parameters: unknown; ids: unknown; labels: unknown; weights?: unknown };
 
@@ -145,13 +142,14 @@ export class LanguageModelTrainer implements Trainable {
     this.#batch = { inputs: memory.ids.data, targets: memory.labels.data, ...(masked ? { lossMask: memory.weights?.data } : {}) };
     this.#loader = new BatchLoader(data.train, this.#batch, { batchSize, seed, shiftWindows: data.train.canShift });
     const target = this.#sum ?? this.#gradients;
-    this.#optimizer = createOptimizer(backend, this.options.optimizer as never, decoder.parameters as never, target as never, {
-      plain: { weightDecay: 0 },
+    const groups = { plain: { weightDecay: 0 } };
+    this.#optimizer = createOptimizer(backend, this.options.optimizer, decoder.parameters, target, groups, {
+      fusedRows: fusedRows(decoder.specs),
     });
-    this.#norm = createNorm(backend, target as never);
-    this.#accumulator = this.#sum && createAccumulator(backend, this.#gradients as never, this.#sum as never);
-    this.#ema = this.options.ema > 0 ? createEma(backend, decoder.parameters as never, { decay: this.options.ema }) : undefined;
-    this.#schedule = hyperparameters(this.options, totalSteps).schedule;
+    this.#norm = createNorm(backend, target);
+    this.#accumulator = this.#sum && createAccumulator(backend, this.#gradients, this.#sum);
+    this.#ema = this.options.ema > 0 ? createEma(backend, decoder.parameters, { decay: this.options.ema }) : undefined;
+    this.#schedule = createSchedule(this.options.schedule, { totalSteps });
   }
 
   async step(index: number): Promise<StepResult> {
@@ -212,11 +210,7 @@ export class LanguageModelTrainer implements Trainable {
   }
 
   state(): JsonRecord {
-    return {
-      data: { ...this.#loader.position },
-      optimizerSteps: this.#optimizer.stepCount,
-      ...(this.#ema ? { emaUpdates: this.#ema.updateCount } : {}),
-    };
+    return { data: { ...this.#loader.position } };
   }
 
   restore(directory: string, state: JsonRecord): void {
@@ -228,13 +222,15 @@ export class LanguageModelTrainer implements Trainable {
     }
     (this.decoder.parameters.buffer.data as Float32Array).set(saved.parameters.buffer.data as Float32Array);
     using source = openSafetensors(join(directory, "trainer.safetensors"));
-    for (const [name, buffer] of Object.entries(this.#optimizer.state())) source.readInto(name, buffer);
-    this.#optimizer.stepCount = Number(state.optimizerSteps);
-    if (this.#ema) {
-      source.readInto("ema", this.#ema.average);
-      this.#ema.updateCount = Number(state.emaUpdates);
-    }
+    for (const [name, buffer] of Object.entries(this.#tensors())) source.readInto(name, buffer);
     this.#loader.restore(state.data as unknown as LoaderPosition);
+  }
+
+  /** Everything besides the weights that a resume needs, as live buffers: written to a checkpoint and read back in place. */
+  #tensors(): Record<string, TensorBuffer> {
+    const named = (prefix: string, state: Readonly<Record<string, TensorBuffer>>) =>
+      Object.entries(state).map(([name, buffer]) => [`${prefix}.${name}`, buffer] as const);
+    return Object.fromEntries([...named("optimizer", this.#optimizer.state()), ...(this.#ema ? named("ema", this.#ema.state()) : [])]);
   }
 
   /** The batch and the gradients' norms by parameter, of a step that was not finite. */
@@ -256,6 +252,12 @@ export class LanguageModelTrainer implements Trainable {
     this.#ema?.dispose();
     this.#program.dispose();
   }
+}
+
+/** Rows of the matrices that are stored as one: Muon orthogonalises each by itself. */
+function fusedRows(specs: DecoderParameters<ParameterSpec>): Record<string, number[]> {
+  const fused = flatten<ParameterSpec>(specs as never).filter(([, { parts, shape }]) => parts && shape.length === 2);
+  return Object.fromEntries(fused.map(([path, { parts }]) => [path, (parts ?? []).map(({ rows }) => rows)]));
 }
 
 /** Loss of a decoder on packed text: forward passes only. */
