@@ -130,6 +130,83 @@ describe("resolveLayers", () => {
   });
 });
 
+describe("a union of objects", () => {
+  const union = z.object({
+    optimizer: z
+      .discriminatedUnion("kind", [
+        z.strictObject({
+          kind: z.literal("adamw"),
+          weightDecay: z.number().default(0).describe("Decay."),
+          beta: z.number().default(0.9).describe("Beta."),
+        }),
+        z.strictObject({
+          kind: z.literal("muon"),
+          weightDecay: z.number().default(0).describe("Decay."),
+          steps: z.int().min(1).default(5).describe("Iterations."),
+        }),
+      ])
+      .default({ kind: "adamw", weightDecay: 0.1, beta: 0.95 })
+      .describe("Optimiser."),
+    stop: z.object({ metric: z.string().describe("Metric."), patience: z.int().default(3).describe("Patience.") }).optional(),
+  });
+  const parse = (values: unknown) => parseOptions(union, values);
+
+  it("is a list of options, each with the kinds it belongs to", () => {
+    const options = listOptions(union).map(({ name, choices, defaultValue, onlyFor, required }) => ({
+      name,
+      choices,
+      defaultValue,
+      onlyFor,
+      required,
+    }));
+    expect(options).toEqual([
+      { name: "optimizer.kind", choices: ["adamw", "muon"], defaultValue: "adamw", onlyFor: undefined, required: false },
+      { name: "optimizer.weightDecay", choices: [], defaultValue: 0.1, onlyFor: undefined, required: false },
+      {
+        name: "optimizer.beta",
+        choices: [],
+        defaultValue: 0.95,
+        onlyFor: { option: "optimizer.kind", values: ["adamw"] },
+        required: false,
+      },
+      { name: "optimizer.steps", choices: [], defaultValue: 5, onlyFor: { option: "optimizer.kind", values: ["muon"] }, required: false },
+      { name: "stop.metric", choices: [], defaultValue: undefined, onlyFor: undefined, required: false },
+      { name: "stop.patience", choices: [], defaultValue: 3, onlyFor: undefined, required: false },
+    ]);
+  });
+
+  it("keeps the rest of its default when given in part, and nothing of it for a chosen kind", () => {
+    expect(parse({}).optimizer).toEqual({ kind: "adamw", weightDecay: 0.1, beta: 0.95 });
+    expect(parse({ optimizer: { weightDecay: 0.5 } }).optimizer).toEqual({ kind: "adamw", weightDecay: 0.5, beta: 0.95 });
+    expect(parse({ optimizer: { kind: "muon" } }).optimizer).toEqual({ kind: "muon", weightDecay: 0, steps: 5 });
+    expect(parse({ optimizer: { kind: "adamw" } }).optimizer).toEqual({ kind: "adamw", weightDecay: 0, beta: 0.9 });
+  });
+
+  it("forgets what lower layers set for another kind", () => {
+    const preset = { values: { optimizer: { kind: "adamw", beta: 0.5, weightDecay: 0.3 } } };
+    expect(resolveLayers(union, [preset, { values: { "optimizer.kind": "muon", "optimizer.steps": 3 } }]).optimizer).toEqual({
+      kind: "muon",
+      weightDecay: 0,
+      steps: 3,
+    });
+    expect(resolveLayers(union, [preset, { values: { "optimizer.kind": "adamw" } }]).optimizer).toMatchObject({ beta: 0.5 });
+  });
+
+  it("refuses an option of another kind, and an unknown kind", () => {
+    expect(() => parse({ optimizer: { steps: 3 } })).toThrow(
+      "option `optimizer.steps`: expected no value where `optimizer.kind` is adamw, got 3",
+    );
+    expect(() => parse({ optimizer: { kind: "sgd" } })).toThrow('option `optimizer.kind`: expected one of adamw, muon, got "sgd"');
+    expect(() => parse({ optimizer: { kind: "muon", steps: 0 } })).toThrow("option `optimizer.steps`: expected an integer >= 1, got 0");
+  });
+
+  it("leaves an optional object out until one of its fields is given, and then needs the others", () => {
+    expect(parse({}).stop).toBeUndefined();
+    expect(parse({ stop: { metric: "loss" } }).stop).toEqual({ metric: "loss", patience: 3 });
+    expect(() => parse({ stop: { patience: 2 } })).toThrow("option `stop.metric`: expected a string, got nothing");
+  });
+});
+
 describe("valueFromText", () => {
   const options = new Map(listOptions(schema).map((option) => [option.name, option]));
   const read = (name: string, text: string) => valueFromText(options.get(name) as never, text);

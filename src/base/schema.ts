@@ -3,20 +3,9 @@
 // Everything is read from the JSON Schema that zod writes, never from zod's internals.
 import { z } from "zod";
 import { nearest, UsageError } from "./errors.ts";
+import { choicesOf, expectation, fieldsOf, itemTypesOf, type Node, type OptionMeta, typesOf, type ValueType } from "./schema-node.ts";
 
-/** What a field's `.meta()` may hold besides `description`. */
-export interface OptionMeta {
-  /** Heading under which help lists the option. Default: the name of the enclosing object. */
-  group?: string;
-  /** A second, shorter long flag, without dashes: `learning-rate` for `optim.learningRate`. */
-  flag?: string;
-  /** One-letter flag, without the dash. */
-  short?: string;
-  /** Placeholder of the value in help, e.g. `file`. Default: from the type. */
-  placeholder?: string;
-}
-
-export type ValueType = "number" | "integer" | "boolean" | "string" | "null" | "list" | "json";
+export type { OptionMeta, ValueType } from "./schema-node.ts";
 
 /** One leaf of a settings schema. */
 export interface OptionInfo extends OptionMeta {
@@ -35,6 +24,8 @@ export interface OptionInfo extends OptionMeta {
   readonly required: boolean;
   /** What a value must be, in words: `a number > 0`. */
   readonly expected: string;
+  /** Of a union of objects: the option belongs to these kinds only (`{ option: "optim.kind", values: ["adamw"] }`). */
+  readonly onlyFor?: { readonly option: string; readonly values: readonly string[] };
 }
 
 /** Settings from one place. Later layers win over earlier ones, leaf by leaf. */
@@ -44,155 +35,86 @@ export interface SettingsLayer {
   readonly locate?: (path: readonly string[]) => string | undefined;
 }
 
-/** The part of JSON Schema (2020-12) that zod writes for settings. */
-interface Node extends OptionMeta {
-  type?: string | string[];
-  properties?: Record<string, Node>;
-  required?: string[];
-  items?: Node | boolean;
-  prefixItems?: Node[];
-  anyOf?: Node[];
-  oneOf?: Node[];
-  enum?: unknown[];
-  const?: unknown;
-  default?: unknown;
-  description?: string;
-  minimum?: number;
-  maximum?: number;
-  exclusiveMinimum?: number;
-  exclusiveMaximum?: number;
-  minLength?: number;
-  maxLength?: number;
-  minItems?: number;
-  pattern?: string;
+/** A nested object, or a union of objects. */
+interface Group {
+  readonly name: string;
+  readonly path: readonly string[];
+  /** It and everything around it must be there. */
+  readonly required: boolean;
+  readonly defaultValue: Readonly<Record<string, unknown>> | undefined;
+  /** Full name of the option that tells the union's objects apart. */
+  readonly discriminator: string | undefined;
 }
 
-const nodes = new WeakMap<z.ZodObject, Node>();
+interface Shape {
+  readonly options: readonly OptionInfo[];
+  readonly byName: ReadonlyMap<string, OptionInfo>;
+  /** Outer ones first. */
+  readonly groups: readonly Group[];
+}
 
-/** Schemas are constants: each is converted once. */
-function rootNode(schema: z.ZodObject): Node {
-  let node = nodes.get(schema);
-  if (node === undefined) {
-    node = z.toJSONSchema(schema, { io: "input", unrepresentable: "any", reused: "inline" }) as unknown as Node;
-    nodes.set(schema, node);
+const shapes = new WeakMap<z.ZodObject, Shape>();
+
+/** Schemas are constants: each is read once. */
+function shapeOf(schema: z.ZodObject): Shape {
+  let shape = shapes.get(schema);
+  if (shape === undefined) {
+    const options: OptionInfo[] = [];
+    const groups: Group[] = [];
+    visit(z.toJSONSchema(schema, { io: "input", unrepresentable: "any", reused: "inline" }) as unknown as Node, [], true, undefined, {
+      leaf: (option) => options.push(option),
+      group: (group) => groups.push(group),
+    });
+    shape = { options, byName: new Map(options.map((option) => [option.name, option])), groups };
+    shapes.set(schema, shape);
   }
-  return node;
+  return shape;
 }
 
 const isPlainObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
-const alternatives = (node: Node): Node[] => {
-  const parts = node.anyOf ?? node.oneOf;
-  if (parts) return parts.flatMap(alternatives);
-  if (Array.isArray(node.type)) return node.type.map((type) => ({ ...node, type }));
-  return [node];
-};
+/** Every leaf setting of a schema, in the order of its declaration. Nested objects, and unions of objects, become dotted names. */
+export const listOptions = (schema: z.ZodObject): OptionInfo[] => [...shapeOf(schema).options];
 
-function typeOf(node: Node): ValueType {
-  const value = node.const ?? node.enum?.[0];
-  const type = node.type ?? (value === null ? "null" : value === undefined ? undefined : typeof value);
-  if (type === "array") return "list";
-  if (type === "number" || type === "integer" || type === "boolean" || type === "string" || type === "null") return type;
-  return "json";
+interface Visitor {
+  leaf(option: OptionInfo): void;
+  group(group: Group): void;
 }
 
-const typesOf = (node: Node): ValueType[] => [...new Set(alternatives(node).map(typeOf))];
-
-function itemTypesOf(node: Node): ValueType[] {
-  const lists = alternatives(node).filter((part) => typeOf(part) === "list");
-  const items = lists.flatMap((list) => list.prefixItems ?? (typeof list.items === "object" ? [list.items] : []));
-  return [...new Set(items.flatMap(typesOf))];
-}
-
-function choicesOf(node: Node): string[] {
-  const parts = alternatives(node);
-  if (!parts.every((part) => part.enum !== undefined || part.const !== undefined)) return [];
-  return parts.flatMap((part) => part.enum ?? [part.const]).map(String);
-}
-
-/** Bounds in words. Zod gives every integer the bounds of safe integers; those say nothing and are left out. */
-function bounded(noun: string, node: Node): string {
-  const low = node.minimum !== undefined && node.minimum > Number.MIN_SAFE_INTEGER ? node.minimum : undefined;
-  const high = node.maximum !== undefined && node.maximum < Number.MAX_SAFE_INTEGER ? node.maximum : undefined;
-  if (low !== undefined && high !== undefined && node.exclusiveMinimum === undefined && node.exclusiveMaximum === undefined)
-    return `${noun} between ${low} and ${high}`;
-  const bounds = [];
-  if (node.exclusiveMinimum !== undefined) bounds.push(`> ${node.exclusiveMinimum}`);
-  else if (low !== undefined) bounds.push(`>= ${low}`);
-  if (node.exclusiveMaximum !== undefined) bounds.push(`< ${node.exclusiveMaximum}`);
-  else if (high !== undefined) bounds.push(`<= ${high}`);
-  return bounds.length === 0 ? noun : `${noun} ${bounds.join(" and ")}`;
-}
-
-const plurals: Record<ValueType, string> = {
-  number: "numbers",
-  integer: "integers",
-  boolean: "booleans",
-  string: "strings",
-  null: "nulls",
-  list: "lists",
-  json: "values",
-};
-
-/** What a value must be, in words. */
-function expectation(node: Node): string {
-  const choices = choicesOf(node);
-  if (choices.length > 0) return choices.length === 1 ? choices[0] : `one of ${choices.join(", ")}`;
-  const parts = alternatives(node);
-  if (parts.length > 1) return parts.map(expectation).join(" or ");
-  switch (typeOf(node)) {
-    case "number":
-      return bounded("a number", node);
-    case "integer":
-      return bounded("an integer", node);
-    case "boolean":
-      return "true or false";
-    case "null":
-      return "null";
-    case "string":
-      if (node.pattern !== undefined) return `a string that matches /${node.pattern}/`;
-      if (node.maxLength !== undefined) return `a string of at most ${node.maxLength} characters`;
-      return node.minLength !== undefined && node.minLength > 0 ? "a non-empty string" : "a string";
-    case "list": {
-      const types = itemTypesOf(node);
-      const nouns = types.length === 0 ? "values" : types.map((type) => plurals[type]).join(" or ");
-      if (node.prefixItems) return `a list of ${node.prefixItems.length} ${nouns}`;
-      if (node.minItems === 1) return `a non-empty list of ${nouns}`;
-      return node.minItems !== undefined && node.minItems > 0 ? `a list of at least ${node.minItems} ${nouns}` : `a list of ${nouns}`;
-    }
-    case "json":
-      return "an object";
+function visit(node: Node, path: readonly string[], isRequired: boolean, defaults: Group["defaultValue"], visitor: Visitor): void {
+  const { properties = {}, required = [], discriminator, onlyFor } = fieldsOf(node) ?? {};
+  const prefix = path.map((key) => `${key}.`).join("");
+  if (path.length > 0) {
+    const tag = discriminator === undefined ? undefined : prefix + discriminator;
+    visitor.group({ name: path.join("."), path, required: isRequired, defaultValue: defaults, discriminator: tag });
   }
-}
-
-/** Every leaf setting of a schema, in the order of its declaration. Nested objects become dotted names. */
-export function listOptions(schema: z.ZodObject): OptionInfo[] {
-  return leavesOf(rootNode(schema), []);
-}
-
-function leavesOf(node: Node, path: readonly string[]): OptionInfo[] {
-  return Object.entries(node.properties ?? {}).flatMap(([key, child]) => {
-    const childPath = [...path, key];
-    if (child.properties) return leavesOf(child, childPath);
-    return [
-      {
-        name: childPath.join("."),
-        path: childPath,
-        types: typesOf(child),
-        itemTypes: itemTypesOf(child),
-        choices: choicesOf(child),
-        description: child.description ?? "",
-        defaultValue: child.default,
-        required: (node.required ?? []).includes(key),
-        expected: expectation(child),
-        group: child.group ?? (path.length > 0 ? path.join(".") : undefined),
-        flag: child.flag,
-        short: child.short,
-        placeholder: child.placeholder,
-      },
-    ];
-  });
+  for (const [key, child] of Object.entries(properties)) {
+    // The default of an object is the default of its fields.
+    const value = defaults !== undefined && Object.hasOwn(defaults, key) ? defaults[key] : child.default;
+    const childRequired = isRequired && required.includes(key);
+    if (fieldsOf(child)) {
+      visit(child, [...path, key], childRequired, isPlainObject(value) ? value : undefined, visitor);
+      continue;
+    }
+    const kinds = onlyFor?.get(key);
+    visitor.leaf({
+      name: prefix + key,
+      path: [...path, key],
+      types: typesOf(child),
+      itemTypes: itemTypesOf(child),
+      choices: choicesOf(child),
+      description: child.description ?? (key === discriminator ? (node.description ?? `Kind of ${path.join(".")}`) : ""),
+      defaultValue: value,
+      required: childRequired && value === undefined,
+      expected: expectation(child),
+      group: child.group ?? (path.length > 0 ? path.join(".") : undefined),
+      flag: child.flag,
+      short: child.short,
+      placeholder: child.placeholder,
+      ...(kinds === undefined ? {} : { onlyFor: { option: `${prefix}${discriminator}`, values: kinds } }),
+    });
+  }
 }
 
 /** The fully defaulted value of a schema whose every field has a default. @throws UsageError naming a field that has none. */
@@ -205,21 +127,26 @@ export function parseOptions<S extends z.ZodObject>(schema: S, values: unknown):
   return resolveLayers(schema, [{ values }]);
 }
 
+type Given = Map<string, { value: unknown; layer: SettingsLayer }>;
+
 /**
  * Merges layers (defaults below the first, the last on top) and validates the result.
  * Leaves are replaced whole: a list in a later layer does not extend the earlier one.
  * @throws UsageError ``option `optim.learningRate`: expected a number > 0, got "fast"`` and where it was written.
  */
 export function resolveLayers<S extends z.ZodObject>(schema: S, layers: readonly SettingsLayer[]): z.output<S> {
-  const root = rootNode(schema);
-  const options = leavesOf(root, []);
-  const byName = new Map(options.map((option) => [option.name, option]));
-  const given = new Map<string, { value: unknown; layer: SettingsLayer }>();
+  const { byName, groups } = shapeOf(schema);
+  const given: Given = new Map();
   for (const layer of layers) {
-    for (const [name, value] of flatten(layer, byName)) given.set(name, { value, layer });
+    const leaves = flatten(layer, byName);
+    dropOtherKinds(groups, leaves, given, byName);
+    for (const [name, value] of leaves) given.set(name, { value, layer });
   }
+  fillDefaults(groups, given, byName);
+  refuseOtherKinds(given, byName);
   const tree: Record<string, unknown> = {};
-  fillGroups(root, tree);
+  // Required objects start empty, so that authors need no `.prefault({})` on every level.
+  for (const group of groups) if (group.required && group.defaultValue === undefined) place(tree, group.path, {});
   for (const [name, { value }] of given) place(tree, byName.get(name)?.path ?? [name], value);
 
   const result = schema.safeParse(tree);
@@ -288,13 +215,41 @@ export function unknownOption(name: string, names: readonly string[], suffix = "
   });
 }
 
-/** Required nested objects start empty, so that authors need no `.prefault({})` on every level. */
-function fillGroups(node: Node, tree: Record<string, unknown>): void {
-  for (const [key, child] of Object.entries(node.properties ?? {})) {
-    if (!child.properties || !(node.required ?? []).includes(key)) continue;
-    const group = {};
-    fillGroups(child, group);
-    tree[key] = group;
+const kindOf = (name: string, given: Given, byName: Shape["byName"]): unknown => given.get(name)?.value ?? byName.get(name)?.defaultValue;
+
+/** A layer that chooses another kind of a union (`optim.kind: muon`) takes back what lower layers set for the former kind. */
+function dropOtherKinds(groups: readonly Group[], leaves: ReadonlyMap<string, unknown>, given: Given, byName: Shape["byName"]): void {
+  for (const { name, discriminator } of groups) {
+    if (discriminator === undefined || !leaves.has(discriminator)) continue;
+    if (leaves.get(discriminator) === kindOf(discriminator, given, byName)) continue;
+    for (const key of [...given.keys()]) if (key.startsWith(`${name}.`)) given.delete(key);
+  }
+}
+
+/** An object given in part keeps the rest of its default; a union only when its kind was left to the default. */
+function fillDefaults(groups: readonly Group[], given: Given, byName: Shape["byName"]): void {
+  for (const { name, path, discriminator, defaultValue } of groups) {
+    const isTouched = [...given.keys()].some((key) => key.startsWith(`${name}.`));
+    if (defaultValue === undefined || !isTouched || (discriminator !== undefined && given.has(discriminator))) continue;
+    const values = path.reduceRight<unknown>((inner, key) => ({ [key]: inner }), defaultValue);
+    for (const [leaf, value] of flatten({ values }, byName)) {
+      if (!given.has(leaf)) given.set(leaf, { value, layer: { values: {} } });
+    }
+  }
+}
+
+/** @throws UsageError for an option of another kind than the chosen one. */
+function refuseOtherKinds(given: Given, byName: Shape["byName"]): void {
+  for (const [name, { value, layer }] of given) {
+    const option = byName.get(name);
+    if (option?.onlyFor === undefined) continue;
+    const kind = kindOf(option.onlyFor.option, given, byName);
+    if (kind === undefined || option.onlyFor.values.includes(String(kind))) continue;
+    const location = layer.locate?.(option.path);
+    throw new UsageError(
+      `option \`${name}\`: expected no value where \`${option.onlyFor.option}\` is ${kind}, got ${show(value)}${location === undefined ? "" : ` (${location})`}`,
+      { hint: `It belongs to ${option.onlyFor.option} ${option.onlyFor.values.join(" or ")}.` },
+    );
   }
 }
 

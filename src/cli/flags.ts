@@ -27,7 +27,7 @@ function placeholderOf(option: OptionInfo): string {
   if (option.placeholder !== undefined) return option.placeholder;
   if (option.choices.length > 0 && option.choices.join("|").length <= 24) return option.choices.join("|");
   const types = option.types.includes("list") ? option.itemTypes : option.types;
-  const noun = types.includes("integer") ? "n" : types.includes("number") ? "x" : types.includes("json") ? "json" : "text";
+  const noun = types.includes("integer") ? "n" : types.includes("number") ? "x" : types.includes("string") ? "text" : "json";
   return option.types.includes("list") && !option.itemTypes.includes("string") ? `${noun},...` : noun;
 }
 
@@ -37,6 +37,11 @@ function notesOf(option: OptionInfo): string {
   const shown = placeholderOf(option);
   if (option.choices.length > 0 && shown !== option.choices.join("|")) notes.push(`one of ${option.choices.join(", ")}`);
   if (option.types.includes("list") && option.itemTypes.includes("string")) notes.push("repeatable");
+  if (option.onlyFor) {
+    const { option: kind, values } = option.onlyFor;
+    // A long list belongs into the error message of a wrong combination, not into help.
+    notes.push(values.length > 4 ? `only with some values of ${kind}` : `only with ${kind} ${values.join(" or ")}`);
+  }
   const value = option.defaultValue;
   if (option.required) notes.push("required");
   else if (isBoolean(option) && value === true) notes.push("on by default; this switches it off");
@@ -46,6 +51,12 @@ function notesOf(option: OptionInfo): string {
   }
   return notes.length === 0 ? "" : ` (${notes.join("; ")})`;
 }
+
+/** `earlyStopping` → `Early stopping`; headings written by hand stay as they are. */
+const headingOf = (group: string): string => {
+  const words = group.includes(" ") ? group : kebabCase(group).replaceAll("-", " ");
+  return words[0].toUpperCase() + words.slice(1);
+};
 
 interface Flag {
   readonly option: OptionInfo;
@@ -58,7 +69,7 @@ function addFlag(parser: Parser, option: OptionInfo): Flag {
   const second = option.flag ?? option.short;
   invariant(option.flag === undefined || option.short === undefined, `option ${option.name}: one second flag, not two`);
   const prefix = second === undefined ? "" : `${option.short === undefined ? "--" : "-"}${second}, `;
-  const heading = `${option.group ? option.group[0].toUpperCase() + option.group.slice(1) : "Options"}:`;
+  const heading = `${headingOf(option.group ?? "options")}:`;
   const description = `${option.description}${notesOf(option)}`;
   const add = (flags: string, hidden = false): ParserOption => {
     const made = new ParserOption(flags, description).helpGroup(heading).hideHelp(hidden);

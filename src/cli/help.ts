@@ -10,7 +10,8 @@ export function commandHelp(command: Command, output: Output): string {
   const { parser } = parserOf(command);
   for (const option of command.positionals) {
     const name = kebabCase(option.name) + (option.types.includes("list") ? "..." : "");
-    const note = option.defaultValue === undefined ? "" : ` (default: ${JSON.stringify(option.defaultValue)})`;
+    const isEmpty = option.defaultValue === undefined || (Array.isArray(option.defaultValue) && option.defaultValue.length === 0);
+    const note = isEmpty ? "" : ` (default: ${JSON.stringify(option.defaultValue)})`;
     parser.addArgument(new Argument(option.required ? `<${name}>` : `[${name}]`, option.description + note));
   }
   const { colors } = output;
