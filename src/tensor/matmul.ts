@@ -2,7 +2,7 @@
 import { ShapeError } from "../base/errors.ts";
 import { reshape, sum, unbroadcast } from "./core.ts";
 import { apply1, broadcastShapes, type Dim, elementCount, type Operator, required, type Shape, sameDType, type Tensor } from "./graph.ts";
-import { contrib, float } from "./onnx.ts";
+import { contrib, type Emitter, float } from "./onnx.ts";
 import { transpose } from "./shape.ts";
 
 interface MatmulAttributes {
@@ -37,22 +37,31 @@ const matmulOperator: Operator<MatmulAttributes> = {
     const { transposeA, transposeB, alpha } = node.attributes;
     const output = emitter.output(node);
     const flags = { transA: transposeA ? 1 : 0, transB: transposeB ? 1 : 0, alpha: float(alpha) };
-    // The attribute alpha is a float32: a float64 product takes another factor by Mul.
-    const exact = a.dtype === "f32" || Math.fround(alpha) === alpha;
-    if (a.rank === 2 && b.rank === 2 && exact) return emitter.node("Gemm", emitter.names([a, b]), [output], flags);
+    if (a.dtype === "f64") return emitProduct64(emitter, node.inputs, node.attributes, output);
+    if (a.rank === 2 && b.rank === 2) return emitter.node("Gemm", emitter.names([a, b]), [output], flags);
     if (!transposeA && !transposeB && alpha === 1) return emitter.node("MatMul", emitter.names([a, b]), [output]);
-    if (a.dtype === "f32") return emitter.node("FusedMatMul", emitter.names([a, b]), [output], flags, contrib);
-    // No float64 kernel for FusedMatMul: the same product in plain operators.
-    const swap = (tensor: Tensor, flag: boolean): string => {
-      if (!flag) return emitter.name(tensor);
-      const perm = tensor.shape.map((_, i) => (i < tensor.rank - 2 ? i : i === tensor.rank - 2 ? i + 1 : i - 1));
-      return emitter.value("Transpose", [emitter.name(tensor)], { perm });
-    };
-    const operands = [swap(a, transposeA), swap(b, transposeB)];
-    if (alpha === 1) return emitter.node("MatMul", operands, [output]);
-    emitter.node("Mul", [emitter.value("MatMul", operands), emitter.scalar(a.dtype, alpha)], [output]);
+    emitter.node("FusedMatMul", emitter.names([a, b]), [output], flags, contrib);
   },
 };
+
+/**
+ * A float64 product in plain operators: FusedMatMul has no float64 kernel, and the attribute alpha of Gemm is a float32. Nor may ONNX
+ * Runtime move a factor next to a MatMul into such an attribute: a Max of one tensor, which it leaves alone, keeps them apart.
+ */
+function emitProduct64(emitter: Emitter, [a, b]: readonly Tensor[], attributes: MatmulAttributes, output: string): void {
+  const { transposeA, transposeB, alpha } = attributes;
+  const product = alpha === 1 ? output : emitter.temporary();
+  if (a.rank === 2 && b.rank === 2) {
+    emitter.node("Gemm", emitter.names([a, b]), [product], { transA: transposeA ? 1 : 0, transB: transposeB ? 1 : 0 });
+  } else {
+    const operand = (x: Tensor, transposed: boolean): string => {
+      const perm = x.shape.map((_, i) => (i < x.rank - 2 ? i : i === x.rank - 2 ? i + 1 : i - 1));
+      return emitter.value("Max", [transposed ? emitter.value("Transpose", [emitter.name(x)], { perm }) : emitter.name(x)]);
+    };
+    emitter.node("Max", [emitter.value("MatMul", [operand(a, transposeA), operand(b, transposeB)])], [product]);
+  }
+  if (alpha !== 1) emitter.node("Mul", [product, emitter.scalar("f64", alpha)], [output]);
+}
 
 export interface MatmulOptions {
   /** Use the transpose of the last two axes of `a`. Default false. */
@@ -103,7 +112,7 @@ const linearOperator: Operator = {
     if (x.rank === 2) return emitter.node("Gemm", emitter.names(node.inputs), [output], { transB: 1 });
     const product = bias ? emitter.temporary() : output;
     if (x.dtype === "f32") emitter.node("FusedMatMul", emitter.names([x, weight]), [product], { transB: 1 }, contrib);
-    else emitter.node("MatMul", [emitter.name(x), emitter.value("Transpose", [emitter.name(weight)], { perm: [1, 0] })], [product]);
+    else emitProduct64(emitter, [x, weight], { transposeA: false, transposeB: true, alpha: 1 }, product);
     if (bias) emitter.node("Add", [product, emitter.name(bias)], [output]);
   },
 };
