@@ -116,7 +116,7 @@ const reshapeOperator: Operator<{ shape: Shape }> = {
     else {
       // Without allowzero a 0 copies the input's dimension.
       const attributes = y.shape.includes(0) ? { allowzero: 1 } : {};
-      emitter.node("Reshape", [emitter.name(x), emitter.ints(reshapeTarget(x, y.shape))], [emitter.output(node)], attributes);
+      emitter.node("Reshape", [emitter.name(x), reshapeTarget(emitter, x, y.shape)], [emitter.output(node)], attributes);
     }
   },
 };
@@ -181,16 +181,11 @@ function mergedDim(graph: Graph, product: DimProduct): Dim {
   return name;
 }
 
-/** ONNX Reshape: 0 copies the dimension at the same place, −1 is inferred (once). */
-function reshapeTarget(x: Tensor, shape: Shape): number[] {
-  let inferred = false;
-  return shape.map((dim, axis) => {
-    if (typeof dim === "number") return dim;
-    if (x.shape[axis] === dim) return 0;
-    if (inferred) throw new ShapeError(`reshape: expected at most one symbolic dimension to move, got ${x} to [${shape.join(", ")}]`);
-    inferred = true;
-    return -1;
-  });
+/** ONNX Reshape: 0 copies the dimension at the same place, −1 is inferred (once); names beyond that are read where they are known. */
+function reshapeTarget(emitter: Emitter, x: Tensor, shape: Shape): string {
+  const moved = shape.filter((dim, axis) => typeof dim === "string" && x.shape[axis] !== dim);
+  if (moved.length > 1 || shape.includes(0)) return emitter.sizes(shape);
+  return emitter.ints(shape.map((dim, axis) => (typeof dim === "number" ? dim : x.shape[axis] === dim ? 0 : -1)));
 }
 
 // ---- broadcastTo and sum, each the other's transpose
@@ -206,31 +201,16 @@ const broadcastOperator: Operator<{ shape: Shape }> = {
   vjp: ({ inputs: [x], cotangents: [g] }) => [unbroadcast(required(g), x)],
   emit(emitter, node) {
     const [x] = node.inputs;
-    emitter.node("Expand", [emitter.name(x), expandTarget(emitter, node.outputs[0].shape)], [emitter.output(node)]);
+    const { shape } = node.outputs[0];
+    // Expand broadcasts both ways: 1 leaves a dimension that the input already has.
+    const target = shape.map((dim, axis) => (typeof dim === "string" && x.shape[axis - shape.length + x.rank] === dim ? 1 : dim));
+    emitter.node("Expand", [emitter.name(x), emitter.sizes(target)], [emitter.output(node)]);
   },
 };
 
-function expandTarget(emitter: Emitter, shape: Shape): string {
-  return emitter.ints(
-    shape.map((dim) => {
-      // Expand broadcasts both ways: 1 leaves a dimension that the input already has.
-      if (typeof dim === "string") return 1;
-      return dim;
-    }),
-  );
-}
-
-/** `x` repeated along broadcast dimensions. A symbolic target dimension must already be there. */
+/** `x` repeated along broadcast dimensions. A symbolic one must be a dimension of some tensor of the program. */
 export function broadcastTo(x: Tensor, shape: Shape): Tensor {
-  if (sameShape(x.shape, shape)) return x;
-  for (const [axis, dim] of shape.entries()) {
-    if (typeof dim === "string" && x.shape[axis - (shape.length - x.rank)] !== dim) {
-      throw new ShapeError(`broadcastTo: expected "${dim}" to be a dimension of the input, got ${x}`, {
-        hint: "Elementwise operators broadcast by themselves; use them instead of an explicit broadcast.",
-      });
-    }
-  }
-  return apply1(broadcastOperator, [x], { shape });
+  return sameShape(x.shape, shape) ? x : apply1(broadcastOperator, [x], { shape });
 }
 
 export interface ReduceOptions {

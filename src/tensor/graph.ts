@@ -144,14 +144,19 @@ export function locate(error: unknown, { scope }: Graph): unknown {
 
 /** Applies an operator: appends a node and returns its outputs. Errors gain the place in the model. */
 export function apply<A extends Attributes>(operator: Operator<A>, inputs: readonly Tensor[], attributes: A, graph?: Graph): Tensor[] {
-  const owner = graph ?? inputs[0]?.graph;
-  invariant(owner !== undefined, `${operator.name} has neither inputs nor a graph`);
+  const owner = graph ?? inputs.find((input) => input instanceof Tensor)?.graph;
   for (const input of inputs) {
     if (!(input instanceof Tensor)) {
-      throw new ShapeError(`${operator.name}: expected a tensor of the program being traced, got ${describe(input)}${at(owner)}`, {
-        hint: "Pass tensors given to the traced function; a number is allowed where the operator says so, other data becomes a tensor with constant().",
-      });
+      throw new ShapeError(
+        `${operator.name}: expected a tensor of the program being traced, got ${describe(input)}${owner ? at(owner) : ""}`,
+        {
+          hint: "Pass tensors given to the traced function; a number is allowed where the operator says so, other data becomes a tensor with constant().",
+        },
+      );
     }
+  }
+  invariant(owner !== undefined, `${operator.name} has neither inputs nor a graph`);
+  for (const input of inputs) {
     if (input.graph !== owner) throw new ShapeError(`${operator.name}: expected tensors of one program, got tensors of two${at(owner)}`);
   }
   let types: TensorType[];

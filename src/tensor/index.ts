@@ -1,4 +1,5 @@
-// Symbolic tensors, operators and derivatives: what a model or a loss is written with.
+// Symbolic tensors, operators and derivatives: what a model or a loss is written with; and what an operator of one's own needs
+// (apply1, Operator, Emitter and the shape rules).
 export {
   atanh,
   elu,
@@ -15,7 +16,7 @@ export {
   squaredRelu,
 } from "./activation.ts";
 export { groupQueryAttention, quantisedLinear, rotary, writeRows } from "./attention.ts";
-export { broadcastTo, constant, full, onesLike, reshape, scalar, stopGradient, sum, zerosLike } from "./core.ts";
+export { broadcastTo, constant, full, onesLike, reshape, scalar, stopGradient, sum, unbroadcast, zerosLike } from "./core.ts";
 export type { DType, TypedArray } from "./dtype.ts";
 export {
   abs,
@@ -60,10 +61,29 @@ export {
 } from "./elementwise.ts";
 export { embedding, gather, gatherElements, iota, oneHot, scatterElementsAdd } from "./gather.ts";
 export { gradients, jvp, vjp } from "./gradient.ts";
-export { type Dim, type Node, type Operator, type Shape, scope, Tensor } from "./graph.ts";
+export {
+  type Attributes,
+  apply,
+  apply1,
+  broadcastShapes,
+  type Dim,
+  type Graph,
+  type Node,
+  normalizeAxis,
+  type Operator,
+  required,
+  type Shape,
+  sameDType,
+  scope,
+  staticShape,
+  Tensor,
+  type TensorType,
+  type VjpContext,
+} from "./graph.ts";
 export { crossEntropy, labelLogProbs, smoothedCrossEntropy } from "./loss.ts";
 export { einsum, linear, matmul } from "./matmul.ts";
 export { entropyFromLogits, l2Normalize, layerNorm, logSoftmax, rmsNorm, softmax } from "./norm.ts";
+export { contrib, type Emitter, float, type OnnxAttribute } from "./onnx.ts";
 export { argmax, cumsum, logSumExp, max, mean, min, topK, variance } from "./reduce.ts";
 export { concat, expandDims, pad, slice, split, squeeze, stack, transpose } from "./shape.ts";
 export { flatten, type MapTree, mapTree, type Tree, unflatten } from "./tree.ts";

@@ -10,7 +10,7 @@ import {
   TensorProtoSchema,
   ValueInfoProtoSchema,
 } from "onnx-buf";
-import { invariant } from "../base/errors.ts";
+import { invariant, ShapeError } from "../base/errors.ts";
 import { arrayOver, bytesPerElement, type DType, onnxType, type TypedArray } from "./dtype.ts";
 import { elementCount, type Graph, type Node, type Shape, staticShape, type Tensor } from "./graph.ts";
 
@@ -114,6 +114,22 @@ export class Emitter {
   /** An int64 vector constant (shapes, axes). */
   ints(values: readonly number[]): string {
     return this.constant("i64", [values.length], BigInt64Array.from(values, BigInt));
+  }
+
+  /** A shape as an int64 vector; names are read at run time from values that have such a dimension. */
+  sizes(shape: Shape): string {
+    if (shape.every((dim) => typeof dim === "number")) return this.ints(shape as readonly number[]);
+    const parts = shape.map((dim) => (typeof dim === "number" ? this.ints([dim]) : this.#size(dim)));
+    return parts.length === 1 ? parts[0] : this.value("Concat", parts, { axis: 0 });
+  }
+
+  #size(dim: string): string {
+    // Inputs were named first.
+    for (const [{ shape }, name] of this.#names) {
+      const axis = shape.indexOf(dim);
+      if (axis >= 0) return this.value("Shape", [name], { start: axis, end: axis + 1 });
+    }
+    throw new ShapeError(`${this.#scope}: expected "${dim}" to be a dimension of another tensor of the program, got a new name`);
   }
 
   /** A constant for a tensor without elements. */
