@@ -1,12 +1,14 @@
 // Runs a decoder over a KV cache: prefill in chunks, one-token steps for one sequence or a batch of unequal lengths.
 // Everything that a step needs is bound once; a step writes a few integers, runs, and leaves logits in memory that it owns.
 import { BackendError, UsageError } from "../base/errors.ts";
-import { type CachedEmission, decoderCached, emissionFor } from "../models/decoder/cached.ts";
-import type { LoadedDecoder } from "../models/decoder/checkpoint.ts";
-import type { Backend } from "../runtime/backend.ts";
+import { type CachedEmission, decoderCached, emissionFor, readsPositions } from "../models/decoder/cached.ts";
+import type { DecoderConfig } from "../models/decoder/config.ts";
+import { bytesOfTree, type InferenceModel } from "../models/decoder/quantise.ts";
+import type { Backend, ProfileEvent } from "../runtime/backend.ts";
 import { allocate, type TensorBuffer, viewOf } from "../runtime/buffer.ts";
 import { KVCache } from "../runtime/kv-cache.ts";
 import { type BoundProgram, compile, type Program, spec } from "../runtime/program.ts";
+import type { DType } from "../tensor/dtype.ts";
 import type { Dim } from "../tensor/graph.ts";
 import { flatten, mapTree } from "../tensor/tree.ts";
 
@@ -24,22 +26,33 @@ export interface RunnerOptions {
   prefillChunk?: number;
   /** Attention kernel; default: fused where the head width allows. */
   emission?: CachedEmission;
+  /** Record the time of every operator; read it with {@link DecoderRunner.endProfile}. Default false. */
+  profile?: boolean;
 }
 
-type Model = Pick<LoadedDecoder, "config" | "specs" | "parameters">;
+/** Resident bytes. */
+export interface RunnerMemory {
+  /** The model's own tensors, held once however many programs read them. */
+  weights: number;
+  /** Copies of the matrices that ONNX Runtime packed for its kernels, about: one for each program compiled so far. */
+  packedCopies: number;
+  /** Keys and values. */
+  cache: number;
+}
+
 type Inputs = ReturnType<typeof inputSpecs>;
 interface Outputs {
   logits: unknown;
   cache: unknown;
 }
 
-function inputSpecs({ config, specs }: Model, batch: number, time: Dim, rows: Dim, capacity: number) {
+function inputSpecs({ config, parameters }: InferenceModel, batch: number, time: Dim, rows: Dim, capacity: number) {
   const layer = () => {
     const shape = [batch, config.kvHeads, capacity, config.headWidth];
     return { key: spec("f32", shape), value: spec("f32", shape) };
   };
   return {
-    parameters: mapTree(specs, (leaf) => spec("f32", leaf.shape)),
+    parameters: mapTree(parameters.tree, (leaf) => spec(leaf.dtype as DType, leaf.shape)),
     ids: spec("i32", [batch, time]),
     positions: spec("i32", [batch, time]),
     lengths: spec("i32", [batch]),
@@ -61,14 +74,14 @@ interface Call {
 }
 
 export class DecoderRunner {
-  readonly config: Model["config"];
+  readonly config: DecoderConfig;
   readonly cache: KVCache;
   readonly batch: number;
   readonly capacity: number;
   readonly prefillChunk: number;
   readonly #backend: Backend;
-  readonly #model: Model;
-  readonly #options: Required<Pick<RunnerOptions, "weights" | "emission">>;
+  readonly #model: InferenceModel;
+  readonly #options: Required<Pick<RunnerOptions, "weights" | "emission" | "profile">>;
   #sequenceProgram: Program<Inputs, Outputs> | undefined;
   #batchProgram: Program<Inputs, Outputs> | undefined;
   readonly #single = new Map<number, Call>();
@@ -76,13 +89,14 @@ export class DecoderRunner {
   #batched: Call | undefined;
   #disposed = false;
 
-  constructor(backend: Backend, model: Model, options: RunnerOptions = {}) {
+  constructor(backend: Backend, model: InferenceModel, options: RunnerOptions = {}) {
     const {
       batch = 1,
       capacity = model.config.contextLength,
       weights = "packed",
       prefillChunk = 256,
       emission = emissionFor(model.config),
+      profile = false,
     } = options;
     if (model.config.position === "learned" && capacity > model.config.contextLength) {
       throw new UsageError(
@@ -95,7 +109,7 @@ export class DecoderRunner {
     this.batch = batch;
     this.capacity = capacity;
     this.prefillChunk = Math.min(prefillChunk, capacity);
-    this.#options = { weights, emission };
+    this.#options = { weights, emission, profile };
     const { layers, kvHeads, headWidth } = model.config;
     this.cache = new KVCache({ layers, batch, kvHeads, capacity, headWidth });
   }
@@ -165,6 +179,25 @@ export class DecoderRunner {
     this.cache.truncate(row, 0);
   }
 
+  get memory(): RunnerMemory {
+    const { tree } = this.#model.parameters;
+    const { embedding, ...read } = tree;
+    // What is gathered from is never packed; a tied embedding is the head's matrix as well.
+    const packed = bytesOfTree(read) + (tree.head ? 0 : bytesOfTree(embedding.tokens));
+    const programs = [this.#sequenceProgram, this.#batchProgram].filter(Boolean).length;
+    return {
+      weights: bytesOfTree(tree),
+      packedCopies: this.#options.weights === "packed" ? programs * packed : 0,
+      cache: this.cache.bytes,
+    };
+  }
+
+  /** Times of every operator since the programs were compiled; needs the option `profile`. Ends profiling. */
+  endProfile(): ProfileEvent[] {
+    this.#refuseDisposed();
+    return [this.#sequenceProgram, this.#batchProgram].flatMap((program) => program?.endProfile() ?? []);
+  }
+
   dispose(): void {
     this.#disposed = true;
     this.#sequenceProgram?.dispose();
@@ -206,7 +239,8 @@ export class DecoderRunner {
   #chunk(row: number, ids: ArrayLike<number>, from: number, count: number, wanted: readonly number[]): Float32Array {
     let several = this.#several.get(row);
     if (!several) {
-      several = new Several(this.#bindSequence(row, this.prefillChunk, 1), this.config.vocabSize);
+      const positioned = readsPositions(this.config, this.#options.emission);
+      several = new Several(this.#bindSequence(row, this.prefillChunk, 1), this.config.vocabSize, positioned);
       this.#several.set(row, several);
     }
     const start = this.cache.lengths[row];
@@ -226,7 +260,7 @@ export class DecoderRunner {
 
   #compile(batch: number, time: Dim, rows: Dim): Program<Inputs, Outputs> {
     const specs = inputSpecs(this.#model, batch, time, rows, this.capacity);
-    const { weights, emission } = this.#options;
+    const { weights, emission, profile } = this.#options;
     const leaves = flatten<TensorBuffer>(this.#model.parameters.tree as never).map(([path, leaf]) => [`parameters.${path}`, leaf] as const);
     return compile(
       this.#backend,
@@ -234,6 +268,7 @@ export class DecoderRunner {
       specs,
       {
         name: batch === 1 ? "decode" : `decode x ${batch}`,
+        profile,
         ...(weights === "bound" ? {} : { weights: new Map(leaves), prepack: weights === "packed" }),
       },
     );
@@ -285,6 +320,7 @@ class Several {
   readonly call: Call;
   rows: Int32Array;
   readonly #vocabSize: number;
+  readonly #positioned: boolean;
   readonly #ids: TensorBuffer;
   readonly #positions: TensorBuffer;
   readonly #views = new Map<number, { ids: TensorBuffer; positions: TensorBuffer }>();
@@ -292,8 +328,10 @@ class Several {
   #time = -1;
   #wanted = -1;
 
-  constructor(call: Call, vocabSize: number) {
+  /** @param positioned whether the program reads positions. */
+  constructor(call: Call, vocabSize: number, positioned: boolean) {
     this.call = call;
+    this.#positioned = positioned;
     this.rows = call.rows;
     this.#vocabSize = vocabSize;
     const inputs = call.bound.inputs as unknown as { ids: TensorBuffer; positions: TensorBuffer };
@@ -311,7 +349,7 @@ class Several {
         this.#views.set(time, view);
       }
       bound.setInput("ids", view.ids);
-      bound.setInput("positions", view.positions);
+      if (this.#positioned) bound.setInput("positions", view.positions);
       this.#time = time;
     }
     let output = this.#outputs.get(wanted);

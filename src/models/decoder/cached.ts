@@ -43,6 +43,16 @@ export type CachedEmission = "fused" | "composed";
 /** The fused kernel wants head widths that are multiples of 8. */
 export const emissionFor = (config: DecoderConfig): CachedEmission => (config.headWidth % 8 === 0 ? "fused" : "composed");
 
+/** The kernel's own rotation wants multiples of 16, and queries and keys as the projection gives them. */
+const rotatesInKernel = ({ headWidth, rotaryFraction, qkNorm }: DecoderConfig): boolean =>
+  (headWidth * rotaryFraction) % 16 === 0 && headWidth % 16 === 0 && qkNorm === "none";
+
+/** Whether the program of {@link decoderCached} reads `positions`: the fused kernel counts them itself where it rotates. */
+export function readsPositions(config: DecoderConfig, emission = emissionFor(config)): boolean {
+  if (emission === "composed" || config.position === "learned") return true;
+  return !rotatesInKernel(config) && config.layerTypes.some((_, layer) => usesRotary(config, layer));
+}
+
 /**
  * Logits after the last of the new tokens (or at any rows of them), writing the new keys and values into the cache.
  * S > 1 needs B = 1; S and R may be symbolic then.
@@ -96,8 +106,6 @@ function positionTables(config: DecoderConfig, inputs: CachedInputs): () => [Ten
 function fusedAttend(config: DecoderConfig, inputs: CachedInputs, present: { key: Tensor; value: Tensor }[]): Attend {
   const { heads, kvHeads, headWidth } = config;
   const [batch, time] = inputs.ids.shape;
-  // The kernel's own rotation wants multiples of 16; it also spares splitting queries, keys and values.
-  const kernelRotates = (headWidth * config.rotaryFraction) % 16 === 0 && headWidth % 16 === 0;
   const tables = capacityTables(config, inputs);
   const rows = positionTables(config, inputs);
   return (qkv_NF, layer, block) => {
@@ -113,7 +121,8 @@ function fusedAttend(config: DecoderConfig, inputs: CachedInputs, present: { key
     };
     const join = (x: Tensor, count: number): Tensor => reshape(x, [batch, time, count * headWidth]);
     const result = (): ReturnType<typeof groupQueryAttention> => {
-      if (config.qkNorm === "none" && (!rotates || kernelRotates)) {
+      // Queries, keys and values need no splitting then.
+      if (config.qkNorm === "none" && (!rotates || rotatesInKernel(config))) {
         const query = join(qkv_NF, heads + 2 * kvHeads);
         const [cosines, sines] = rotates ? tables() : [];
         return groupQueryAttention(

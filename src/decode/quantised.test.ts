@@ -1,0 +1,154 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { allocateDecoder } from "../models/decoder/checkpoint.ts";
+import { type DecoderOptions, decoderConfig } from "../models/decoder/config.ts";
+import { bytesOfTree, type InferenceModel, quantiseDecoder } from "../models/decoder/quantise.ts";
+import { isQuantised, type LinearWeight } from "../nn/linear.ts";
+import { initializeParameters } from "../nn/parameter.ts";
+import { unpack } from "../nn/quantise.ts";
+import type { Backend } from "../runtime/backend.ts";
+import type { TensorBuffer } from "../runtime/buffer.ts";
+import { openBackend } from "../runtime/open.ts";
+import { DecoderRunner, type RunnerOptions } from "./runner.ts";
+
+let backend: Backend;
+beforeAll(() => {
+  backend = openBackend({ threads: 1 }).backend;
+});
+afterAll(() => backend.dispose());
+
+const llama: DecoderOptions = { vocabSize: 80, width: 64, layers: 2, heads: 4, kvHeads: 2, mlpWidth: 96, contextLength: 32, initStd: 0.15 };
+const gpt2: DecoderOptions = {
+  ...llama,
+  kvHeads: 4,
+  norm: "layer",
+  position: "learned",
+  mlp: "plain",
+  activation: "geluTanh",
+  qkvBias: true,
+  outputBias: true,
+  mlpBias: true,
+  tieEmbeddings: false,
+};
+const postNorm: DecoderOptions = { ...llama, normPlace: "after", qkNorm: "projection" };
+
+function decoder(options: DecoderOptions) {
+  const model = allocateDecoder(decoderConfig(options));
+  initializeParameters(model.specs as never, model.parameters, 3);
+  return model;
+}
+
+/** The same weights in float32. */
+function dequantised({ config, parameters: { tree } }: InferenceModel): InferenceModel {
+  const weight = (value: LinearWeight<TensorBuffer>, inner: number) => (isQuantised(value) ? unpack(value, inner) : value);
+  const { width, heads, headWidth, mlpWidth } = config;
+  const layers = tree.layers.map(({ attention, mlp, ...norms }) => ({
+    ...norms,
+    attention: {
+      ...attention,
+      qkv: { ...attention.qkv, weight: weight(attention.qkv.weight, width) },
+      output: { ...attention.output, weight: weight(attention.output.weight, heads * headWidth) },
+    },
+    mlp: { up: { ...mlp.up, weight: weight(mlp.up.weight, width) }, down: { ...mlp.down, weight: weight(mlp.down.weight, mlpWidth) } },
+  }));
+  const head = tree.head && { weight: weight(tree.head.weight, width) };
+  return { config, parameters: { tree: { ...tree, layers, ...(head ? { head } : {}) } } };
+}
+
+const prompt = [5, 17, 42, 3, 61, 8, 79];
+
+function logitsOf(model: InferenceModel, options: RunnerOptions = {}): Float32Array[] {
+  using runner = new DecoderRunner(backend, model, options);
+  const all = Float32Array.from(runner.appendAll(0, prompt));
+  return [all, Float32Array.from(runner.append(0, [12])), Float32Array.from(runner.append(0, [30]))];
+}
+
+/** Root mean square of the difference over that of the reference. */
+function relativeError(got: readonly Float32Array[], expected: readonly Float32Array[]): number {
+  let [difference, size] = [0, 0];
+  for (const [i, reference] of expected.entries()) {
+    for (const [j, value] of reference.entries()) {
+      difference += (got[i][j] - value) ** 2;
+      size += value ** 2;
+    }
+  }
+  return Math.sqrt(difference / size);
+}
+
+describe.each([
+  ["llama", llama],
+  ["gpt2", gpt2],
+  ["norm after, queries and keys normed", postNorm],
+] as const)("%s", (_, options) => {
+  test.each([4, 8] as const)("%i bits: logits are those of the dequantised weights, up to activations of 8 bits", (bits) => {
+    const quantised = quantiseDecoder(decoder(options), { bits });
+    const expected = logitsOf(dequantised(quantised));
+    expect(relativeError(logitsOf(quantised), expected)).toBeLessThan(0.03);
+    expect(relativeError(logitsOf(quantised, { emission: "composed" }), expected)).toBeLessThan(0.03);
+  });
+
+  test("8 bits are closer to the original than 4, and both are near it", () => {
+    const original = decoder(options);
+    const expected = logitsOf(original);
+    const [four, eight] = ([4, 8] as const).map((bits) => relativeError(logitsOf(quantiseDecoder(original, { bits })), expected));
+    expect(eight).toBeLessThan(0.05);
+    expect(four).toBeLessThan(0.3);
+    expect(eight).toBeLessThan(four / 4);
+  });
+
+  test("a quantised batch of unequal lengths decodes each sequence as it does alone", () => {
+    const quantised = quantiseDecoder(decoder(options), { bits: 8 });
+    using batch = new DecoderRunner(backend, quantised, { batch: 2 });
+    using alone = new DecoderRunner(backend, quantised);
+    batch.append(0, prompt);
+    batch.append(1, prompt.slice(0, 3));
+    const step = Float32Array.from(batch.step([9, 11]));
+    for (const [row, [ids, id]] of (
+      [
+        [prompt, 9],
+        [prompt.slice(0, 3), 11],
+      ] as const
+    ).entries()) {
+      alone.reset(0);
+      alone.append(0, ids);
+      const expected = Float32Array.from(alone.append(0, [id]));
+      expect(relativeError([step.subarray(row * 80, (row + 1) * 80)], [expected])).toBeLessThan(1e-3);
+    }
+  });
+});
+
+test("memory: matrices take their bits and a scale a block, everything else float32, and nothing is shared with the original", () => {
+  const original = decoder(llama);
+  const { width: C, layers, vocabSize: V } = original.config;
+  // qkv, output, gate and up, down, and the copy of the tied output matrix.
+  const weights = layers * (C * (4 + 2 * 2) * 16 + C * 64 + C * 2 * 96 + C * 96) + V * C;
+  const rest = 4 * (V * C + C * (2 * layers + 1));
+  for (const bits of [4, 8] as const) {
+    const quantised = quantiseDecoder(original, { bits });
+    expect(quantised.bytes).toBe((weights * bits) / 8 + (weights / 32) * 4 + rest);
+    const memories = new Set([...original.parameters.leaves.values()].map(({ data }) => data.buffer));
+    const { tree } = quantised.parameters;
+    expect(memories.has(tree.norm.scale.data.buffer) || memories.has(tree.embedding.tokens.data.buffer)).toBe(false);
+    using runner = new DecoderRunner(backend, quantised, { batch: 2, capacity: 16 });
+    runner.append(0, [1]);
+    const one = runner.memory;
+    expect(one).toEqual({
+      weights: quantised.bytes,
+      packedCopies: quantised.bytes - bytesOfTree(tree.embedding),
+      cache: 2 * layers * 2 * 2 * 16 * 16 * 4,
+    });
+    runner.append(1, [1]);
+    runner.step([2, 3]);
+    expect(runner.memory).toEqual({ ...one, packedCopies: 2 * one.packedCopies });
+  }
+});
+
+test("a profile names the operators of a step", () => {
+  using runner = new DecoderRunner(backend, quantiseDecoder(decoder(llama), { bits: 4 }), { profile: true });
+  runner.append(0, prompt);
+  const events = runner.endProfile().filter(({ name }) => name.includes("layers.0"));
+  const count = (operator: string) => events.filter((event) => event.operator === operator).length;
+  expect(count("MatMulNBits")).toBe(4);
+  expect(count("GroupQueryAttention")).toBe(1);
+  // Norms, the gate and the residual sums besides: nothing that only moves data but the split of gate and up.
+  expect(events.length).toBeLessThanOrEqual(10);
+});
