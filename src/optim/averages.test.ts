@@ -37,7 +37,7 @@ describe("weight averages", () => {
   });
 
   test("swaps bit for bit, over several chunks, and refuses to average the average", () => {
-    const parameters = allocateFlat({ x: spec("f32", [2 * chunkLength + 3]) }) as FlatBuffer<unknown>;
+    const parameters = allocateFlat({ x: spec("f32", [2 * chunkLength(backend) + 3]) }) as FlatBuffer<unknown>;
     const data = parameters.buffer.data as Float32Array;
     using ema = createEma(backend, parameters, { decay: 0.5 });
     expect(() => ema.swap()).toThrow(LongwaveError);
@@ -80,7 +80,7 @@ describe("weight averages", () => {
 
 describe("gradient accumulation", () => {
   test("adds with factors, over several chunks, and starts anew", () => {
-    const tree = { x: spec("f32", [chunkLength + 5]), y: spec("f32", [3]) };
+    const tree = { x: spec("f32", [chunkLength(backend) + 5]), y: spec("f32", [3]) };
     const [from, into] = [allocateFlat(tree), allocateFlat(tree)] as FlatBuffer<unknown>[];
     const values = from.buffer.data as Float32Array;
     for (let i = 0; i < values.length; i++) values[i] = i % 8;

@@ -19,7 +19,8 @@ const range = (length: number) => ({
 
 describe("ChunkedProgram", () => {
   test("covers whole chunks, remainders and empty ranges, each once", () => {
-    const ranges = [range(2 * chunkLength), range(chunkLength + 1), range(0), range(16)];
+    const chunk = chunkLength(backend);
+    const ranges = [range(2 * chunk), range(chunk + 1), range(0), range(16)];
     for (const { buffers } of ranges) {
       buffers.b.data.forEach((_, i) => {
         (buffers.b.data as Float32Array)[i] = i % 100;

@@ -5,7 +5,7 @@ import type { Backend } from "../runtime/backend.ts";
 import { allocate, type TensorBuffer } from "../runtime/buffer.ts";
 import type { FlatBuffer } from "../runtime/flat.ts";
 import { add, mul, sub } from "../tensor/elementwise.ts";
-import { ChunkedProgram, chunkLength } from "./chunks.ts";
+import { ChunkedProgram } from "./chunks.ts";
 import { write } from "./elementwise-update.ts";
 
 export interface EmaOptions {
@@ -79,11 +79,13 @@ export class WeightAverage {
     if (this.updateCount === 0) throw new LongwaveError("weight average: expected an update before it is used, got none");
     const parameters = this.#parameters.data as Float64Array;
     const average = this.average.data as Float64Array;
-    for (let start = 0; start < parameters.length; start += chunkLength) {
-      const chunk = parameters.subarray(start, start + chunkLength);
-      const copy = chunk.slice();
-      chunk.set(average.subarray(start, start + chunkLength));
-      average.set(copy, start);
+    const size = 65_536;
+    const scratch = parameters.slice(0, size);
+    for (let start = 0; start < parameters.length; start += size) {
+      const chunk = parameters.subarray(start, start + size);
+      scratch.set(chunk);
+      chunk.set(average.subarray(start, start + size));
+      average.set(scratch.subarray(0, chunk.length), start);
     }
     this.#swapped = !this.#swapped;
   }

@@ -78,7 +78,10 @@ describe("golden updates", () => {
 });
 
 /** Parameters in two groups whose first is longer than a chunk, filled with reproducible numbers. */
-function model(dtype: "f32" | "f64", length = chunkLength + 77): { parameters: FlatBuffer<unknown>; gradients: FlatBuffer<unknown> } {
+function model(
+  dtype: "f32" | "f64",
+  length = chunkLength(backend) + 77,
+): { parameters: FlatBuffer<unknown>; gradients: FlatBuffer<unknown> } {
   const tree = { big: spec(dtype, [length]), norm: spec(dtype, [5]), matrix: spec(dtype, [6, 7]), bias: spec(dtype, [3]) };
   const layout = layoutOf(tree, (path) => (path === "norm" || path === "bias" ? "plain" : "decayed"));
   const [parameters, gradients] = [allocateFlat(tree, layout), allocateFlat(tree, layout)];
