@@ -1,8 +1,9 @@
 // Fused operators of attention: rotary embedding (differentiable), cached grouped-query attention and block-quantised products (inference only).
 import { ShapeError } from "../base/errors.ts";
-import { unbroadcast } from "./core.ts";
+import { sum, unbroadcast } from "./core.ts";
 import { add, mul, neg, sub } from "./elementwise.ts";
-import { apply, apply1, broadcastShapes, type Operator, required, sameDType, sameShape, type Tensor } from "./graph.ts";
+import { apply, apply1, broadcastShapes, type Dim, type Operator, required, sameDType, sameShape, type Tensor } from "./graph.ts";
+import { emitProduct, matmul } from "./matmul.ts";
 import { contrib, type Emitter, float } from "./onnx.ts";
 import { split } from "./shape.ts";
 
@@ -55,6 +56,67 @@ function rotate(emitter: Emitter, x: Tensor, name: string, cosine: string, sine:
  * that broadcast to [B, T, H, D/2]. Partial rotary: split x before.
  */
 export const rotary = (x: Tensor, cosines: Tensor, sines: Tensor): Tensor => apply1(rotaryOperator, [x, cosines, sines], {});
+
+// ---- scaled dot-product attention of whole sequences
+
+// Outputs: mixed values [.., T, D], probabilities [.., T, S]. One operator, because its derivative needs one dense pass less than that of
+// its parts: the row sums of dP ∘ P are those of dO ∘ O (Dao et al. 2022, Eq. 4), which are D wide instead of S.
+const scaledDotProductOperator: Operator<{ scale: number }> = {
+  name: "scaledDotProductAttention",
+  infer([query, key, value, bias]) {
+    const [q, k, v] = [query.shape, key.shape, value.shape];
+    if (q.length < 2 || k.at(-1) !== q.at(-1) || k.at(-2) !== v.at(-2)) {
+      throw new ShapeError(
+        `scaledDotProductAttention: expected query [.., T, D], key [.., S, D] and value [.., S, E], got ${query}, ${key} and ${value}`,
+      );
+    }
+    const batch = broadcastShapes("scaledDotProductAttention", q.slice(0, -2), k.slice(0, -2));
+    const scores = [...batch, q.at(-2) as Dim, k.at(-2) as Dim];
+    if (bias && !sameShape(broadcastShapes("scaledDotProductAttention", scores, bias.shape), scores)) {
+      throw new ShapeError(`scaledDotProductAttention: expected a bias that broadcasts to [${scores.join(", ")}], got ${bias}`);
+    }
+    return [
+      { dtype: query.dtype, shape: [...batch, q.at(-2) as Dim, v.at(-1) as Dim] },
+      { dtype: query.dtype, shape: scores },
+    ];
+  },
+  vjp({ inputs: [query, key, value, bias], outputs: [output, weights], attributes: { scale }, cotangents: [g, gWeights], needs }) {
+    // Cotangent of the probabilities; the operator's second output has one of its own only when a derivative is differentiated again.
+    const through = g && matmul(g, value, { transposeB: true });
+    const dWeights = through && gWeights ? add(through, gWeights) : (through ?? required(gWeights));
+    const rows = g && !gWeights ? mul(g, output) : mul(dWeights, weights);
+    const dScores = mul(weights, sub(dWeights, sum(rows, { axes: -1, keepDims: true })));
+    return [
+      needs[0] ? unbroadcast(matmul(dScores, key, { alpha: scale }), query) : undefined,
+      needs[1] ? unbroadcast(matmul(dScores, query, { transposeA: true, alpha: scale }), key) : undefined,
+      needs[2] && g ? unbroadcast(matmul(weights, g, { transposeA: true }), value) : undefined,
+      bias && needs[3] ? unbroadcast(dScores, bias) : undefined,
+    ];
+  },
+  emit(emitter, node) {
+    const [query, key, value, bias] = node.inputs;
+    let scores = emitter.temporary();
+    emitProduct(emitter, [query, key], { transposeA: false, transposeB: true, alpha: node.attributes.scale }, scores);
+    if (bias) scores = emitter.value("Add", [scores, emitter.name(bias)]);
+    const weights = emitter.output(node, 1);
+    emitter.node("Softmax", [scores], [weights], { axis: -1 });
+    emitter.node("MatMul", [weights, emitter.name(value)], [emitter.output(node, 0)]);
+  },
+};
+
+/**
+ * softmax(q kᵀ · scale + bias) v (Vaswani et al. 2017, Eq. 1): query [.., T, D], key [.., S, D], value [.., S, E], bias broadcast to
+ * [.., T, S] → [.., T, E]. Leading axes broadcast. `scale` defaults to 1/√D.
+ */
+export function scaledDotProductAttention(
+  query: Tensor,
+  key: Tensor,
+  value: Tensor,
+  options: { bias?: Tensor; scale?: number } = {},
+): Tensor {
+  const { bias, scale = 1 / Math.sqrt(query.shape.at(-1) as number) } = options;
+  return apply(scaledDotProductOperator, bias ? [query, key, value, bias] : [query, key, value], { scale })[0];
+}
 
 // ---- grouped-query attention over a cache, in place
 
@@ -220,8 +282,14 @@ const quantisedLinearOperator: Operator<QuantisedAttributes> = {
 };
 
 /**
- * x Wᵀ with W [out, in] stored in blocks of `blockSize` along `in`: packed [out, in/blockSize, blockSize·bits/8] (u8), scales [out, in/blockSize] (f32),
- * zero points packed as the kernel wants them, or none (2^(bits−1)). Activations are rounded to int8 blocks by the kernel. No derivative.
+ * x Wᵀ with W [out, in] in blocks of `blockSize` along `in`, W = scale · (level − zero): the layout of MatMulNBits (com.microsoft).
+ * - `packed` [out, blocks, blockSize · bits / 8] (u8), blocks = ⌈in / blockSize⌉: the levels of a block in order; with 4 bits two to a byte,
+ *   the earlier one in the low nibble. The last block is padded; its padding is not read.
+ * - `scales` [out, blocks] (f32), of either sign.
+ * - `zeroPoints` [out, ⌈blocks · bits / 8⌉] (u8): one a block, packed like the levels, each row starting at a byte. Default 2^(bits − 1).
+ *
+ * `blockSize` is a power of two of at least 16. The kernel rounds each block of x to int8, with scale max |x| / 127. No derivative.
+ * @throws ShapeError
  */
 export function quantisedLinear(
   x: Tensor,
@@ -232,9 +300,16 @@ export function quantisedLinear(
   const { packed, scales, zeroPoints } = weight;
   const columns = packed.shape[0] as number;
   const inner = x.shape.at(-1);
-  if (typeof inner !== "number" || packed.rank !== 3 || packed.shape[1] !== Math.ceil(inner / blockSize)) {
+  const blocks = Math.ceil(Number(inner) / blockSize);
+  if (typeof inner !== "number" || !sameShape(packed.shape, [columns, blocks, (blockSize * bits) / 8])) {
     throw new ShapeError(
       `quantisedLinear: expected packed blocks [out, ${inner}/${blockSize}, ${(blockSize * bits) / 8}], got ${packed} for ${x}`,
+    );
+  }
+  const zeroBytes = Math.ceil((blocks * bits) / 8);
+  if (!sameShape(scales.shape, [columns, blocks]) || (zeroPoints && !sameShape(zeroPoints.shape, [columns, zeroBytes]))) {
+    throw new ShapeError(
+      `quantisedLinear: expected scales [${columns}, ${blocks}] and zero points [${columns}, ${zeroBytes}], got ${scales} and ${zeroPoints}`,
     );
   }
   return apply1(quantisedLinearOperator, zeroPoints ? [x, packed, scales, zeroPoints] : [x, packed, scales], { bits, blockSize, columns });

@@ -15,7 +15,7 @@ export {
   softplus,
   squaredRelu,
 } from "./activation.ts";
-export { groupQueryAttention, quantisedLinear, rotary, writeRows } from "./attention.ts";
+export { groupQueryAttention, quantisedLinear, rotary, scaledDotProductAttention, writeRows } from "./attention.ts";
 export { broadcastTo, constant, full, onesLike, reshape, scalar, stopGradient, sum, unbroadcast, zerosLike } from "./core.ts";
 export type { DType, TypedArray } from "./dtype.ts";
 export {

@@ -3,6 +3,7 @@
 // queries, keys and values, and grouped heads broadcast in the products.
 import { ShapeError } from "../../base/errors.ts";
 import { softCap } from "../../tensor/activation.ts";
+import { scaledDotProductAttention } from "../../tensor/attention.ts";
 import { reshape } from "../../tensor/core.ts";
 import { add } from "../../tensor/elementwise.ts";
 import type { Tensor } from "../../tensor/graph.ts";
@@ -34,9 +35,11 @@ export function softmaxAttention(query_HBTD: Tensor, key_GBTD: Tensor, value_GBT
   const grouped = groups !== heads;
   const spread = (x: Tensor): Tensor => (grouped ? reshape(x, [groups, 1, ...x.shape.slice(1)]) : x);
   const query = grouped ? reshape(query_HBTD, [groups, heads / groups, batch, time, width]) : query_HBTD;
-  let scores = matmul(query, spread(key_GBTD), { transposeB: true, alpha: scale });
-  if (cap > 0) scores = softCap(scores, cap);
-  if (bias) scores = add(scores, bias);
-  const mixed = matmul(softmax(scores), spread(value_GBTD));
+  const [key, value] = [spread(key_GBTD), spread(value_GBTD)];
+  const capped = (): Tensor => {
+    const scores = softCap(matmul(query, key, { transposeB: true, alpha: scale }), cap);
+    return matmul(softmax(bias ? add(scores, bias) : scores), value);
+  };
+  const mixed = cap > 0 ? capped() : scaledDotProductAttention(query, key, value, { scale, bias });
   return grouped ? reshape(mixed, [heads, batch, time, width]) : mixed;
 }
