@@ -100,7 +100,7 @@ const scaledDotProductOperator: Operator<{ scale: number }> = {
     if (bias) scores = emitter.value("Add", [scores, emitter.name(bias)]);
     const weights = emitter.output(node, 1);
     emitter.node("Softmax", [scores], [weights], { axis: -1 });
-    emitter.node("MatMul", [weights, emitter.name(value)], [emitter.output(node, 0)]);
+    emitProduct(emitter, [node.outputs[1], value], { transposeA: false, transposeB: false, alpha: 1 }, emitter.output(node, 0));
   },
 };
 

@@ -146,6 +146,10 @@ describe("linear", () => {
     });
     checkDerivatives(`[${shape}] without`, (x, w) => linear(x, w), [shape, [2, 3]]);
   }
+  // With many rows the bias is added apart.
+  checkDerivatives("many rows", (x, w, b) => linear(x, w, b), [[130, 1], [2, 1], [2]], {
+    reference: (x, w, b) => tabulate([130, 2], (i, j) => at(x, [i, 0]) * at(w, [j, 0]) + at(b, [j])),
+  });
   checkDerivatives("no inputs", (x, w, b) => linear(x, w, b), [[2, 2, 0], [3, 0], [3]], {
     reference: (_, __, b) => tabulate([2, 2, 3], (_i, _j, k) => at(b, [k])),
   });
