@@ -212,13 +212,24 @@ export function toOnnx(graph: Graph, outputs: readonly Tensor[], options: OnnxOp
     ],
     graph: {
       name: "longwave",
-      node: emitter.nodes,
+      node: leavesLast(emitter.nodes),
       initializer: [...emitter.constants, ...initializers.map(external)],
       input: inputs.map(({ tensor, name }) => valueInfo(name, tensor.dtype, tensor.shape)),
       output: results.map(({ tensor, name }) => valueInfo(name, tensor.dtype, tensor.shape)),
     },
   });
   return { bytes: toBinary(ModelProtoSchema, model), inputs, initializers, outputs: results, nodeCount: emitter.nodes.length };
+}
+
+/**
+ * ONNX Runtime executes depth first from the nodes that nothing consumes, the last one of the file first. Such leaves at the end, in
+ * reverse, run in the order in which they were made: a weight's gradient next to the layer that it belongs to, while its operands are
+ * in the cache and before their memory is needed again, instead of all of them at the end.
+ */
+function leavesLast(nodes: readonly NodeProto[]): NodeProto[] {
+  const consumed = new Set(nodes.flatMap(({ input }) => input));
+  const isLeaf = ({ output }: NodeProto): boolean => output.every((name) => !consumed.has(name));
+  return [...nodes.filter((node) => !isLeaf(node)), ...nodes.filter(isLeaf).reverse()];
 }
 
 /** The nodes that `outputs` depend on, in topological order. */
