@@ -1,17 +1,12 @@
-// What a user may name as a model: a checkpoint folder, a run folder (its best or latest checkpoint), a llama2.c file.
-import { existsSync, statSync } from "node:fs";
-import { dirname, join } from "node:path";
-import { FormatError } from "../base/errors.ts";
-import { openCheckpoint } from "../engine/index.ts";
+// Opens what a user names as a model, with its tokenizer, and checks that the two belong together.
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { UsageError } from "../base/errors.ts";
 import { type LoadedDecoder, loadDecoder } from "../models/decoder/checkpoint.ts";
+import { resolveModel, tokenizerBeside } from "../recipes/index.ts";
 import { loadTokenizer, type Tokenizer } from "../text/index.ts";
 
-/** The folder of weights that `path` stands for: of a run, its latest checkpoint. */
-export function resolveModel(path: string): string {
-  const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
-  if (isFolder && !existsSync(join(path, "model.safetensors")) && existsSync(join(path, "checkpoints"))) return openCheckpoint(path).path;
-  return path;
-}
+export { resolveModel };
 
 export interface ModelAndTokenizer {
   path: string;
@@ -19,16 +14,33 @@ export interface ModelAndTokenizer {
   tokenizer: Tokenizer;
 }
 
-/** @param tokenizerPath where the tokenizer is, when it does not lie beside the model. */
+/**
+ * @param path a checkpoint folder, a run folder (its latest checkpoint) or a llama2.c file.
+ * @param tokenizerPath where the tokenizer is, when it does not lie beside the model.
+ * @throws FormatError, CheckpointError for what cannot be read; UsageError for the tokenizer of another model.
+ */
 export function openModel(path: string, tokenizerPath?: string): ModelAndTokenizer {
   const resolved = resolveModel(path);
   const decoder = loadDecoder(resolved);
-  return { path: resolved, decoder, tokenizer: loadTokenizer(tokenizerPath ?? besideModel(resolved)) };
+  const tokenizer = loadTokenizer(tokenizerPath ?? tokenizerBeside(resolved));
+  const { vocabSize } = decoder.config;
+  // A model's vocabulary may be padded past its tokenizer's, never the other way round.
+  if (tokenizer.vocabSize > vocabSize)
+    throw new UsageError(`tokenizer: expected at most ${vocabSize} tokens for this model, got ${tokenizer.vocabSize}`, {
+      hint: "Use the tokenizer of this model.",
+    });
+  if (tokenizerPath !== undefined && existsSync(join(resolved, "tokenizer.json"))) checkSameTokens(tokenizer, loadTokenizer(resolved));
+  return { path: resolved, decoder, tokenizer };
 }
 
-function besideModel(path: string): string {
-  if (!path.endsWith(".bin")) return path;
-  for (const name of ["tokenizer.json", "tok512.bin", "tokenizer.bin"])
-    if (existsSync(join(dirname(path), name))) return join(dirname(path), name);
-  throw new FormatError(`${path}: expected a tokenizer beside it, got none`, { hint: "Name it with --tokenizer." });
+/** Tokens may have been added to a tokenizer; one that says something else with the same ids is another model's. */
+function checkSameTokens(given: Tokenizer, own: Tokenizer): void {
+  for (let id = 0; id < Math.min(given.vocabSize, own.vocabSize); id++) {
+    const [got, expected] = [given.idToToken(id), own.idToToken(id)];
+    if (got === expected || got === undefined || expected === undefined) continue;
+    throw new UsageError(
+      `tokenizer: expected that of this model, where id ${id} is ${JSON.stringify(expected)}, got one where it is ${JSON.stringify(got)}`,
+      { hint: "Leave --tokenizer out: the right one lies beside the model." },
+    );
+  }
 }

@@ -1,5 +1,5 @@
 // The quickstart: a tokenizer and a small decoder on the State of the Union addresses, in two minutes on two cores. A preset of pretrain().
-import type { PretrainOptions } from "./pretrain.ts";
+import type { PretrainOptions } from "./pretrain-options.ts";
 
 /** What `longwave quickstart` trains; every value can be changed. */
 export const quickstartOptions = {
@@ -12,7 +12,7 @@ export const quickstartOptions = {
   learningRate: 3e-3,
   schedule: { kind: "cosine-warmup-with-min-lr", warmupSteps: 25 },
   evaluateEvery: 100,
-  sampleEvery: 0,
+  sampleEvery: 250,
   checkpointEvery: 250,
   samplePrompt: "The people of the United States",
 } as const satisfies PretrainOptions;

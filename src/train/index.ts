@@ -1,10 +1,10 @@
 // Learning from data.
+export type { TrainableDecoder } from "./decoder-program.ts";
+export { type EvaluationRunOptions, Evaluator, type EvaluatorOptions } from "./evaluator.ts";
 export {
-  Evaluator,
   type LanguageModelData,
   type LanguageModelHooks,
   type LanguageModelOptions,
   LanguageModelTrainer,
   languageModelSchema,
-  type TrainableDecoder,
 } from "./language-model.ts";

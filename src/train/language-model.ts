@@ -4,11 +4,11 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { CheckpointError } from "../base/errors.ts";
-import { BatchLoader, evaluationBatches, type LoaderPosition, type PackedRows } from "../data/index.ts";
+import { parseOptions } from "../base/schema.ts";
+import { type Batch, BatchLoader, type LoaderPosition, type PackedRows } from "../data/index.ts";
 import type { JsonRecord, Metrics, StepResult, Trainable } from "../engine/index.ts";
 import { openSafetensors, writeSafetensors } from "../formats/index.ts";
 import { loadDecoder, saveDecoder } from "../models/decoder/checkpoint.ts";
-import type { DecoderConfig } from "../models/decoder/config.ts";
 import { languageModelLoss } from "../models/decoder/decoder.ts";
 import { estimateDecoder } from "../models/decoder/estimate.ts";
 import type { DecoderParameters } from "../models/decoder/parameters.ts";
@@ -20,16 +20,19 @@ import {
   createNorm,
   createOptimizer,
   createSchedule,
+  type OptimizerOptions,
   optimizerSchema,
   scheduleSchema,
 } from "../optim/index.ts";
 import type { Backend } from "../runtime/backend.ts";
-import type { TensorBuffer } from "../runtime/buffer.ts";
+import { type TensorBuffer, viewOf } from "../runtime/buffer.ts";
 import { allocateFlat, type FlatBuffer } from "../runtime/flat.ts";
-import { type BoundProgram, compile, type Program, spec } from "../runtime/program.ts";
+import { type BoundProgram, compile, type Program } from "../runtime/program.ts";
 import { gradients } from "../tensor/gradient.ts";
 import type { Tensor } from "../tensor/graph.ts";
-import { flatten, mapTree } from "../tensor/tree.ts";
+import { flatten, unflatten } from "../tensor/tree.ts";
+import { type BatchBuffers, lossArguments, type StepInputs, stepInputs, type TrainableDecoder } from "./decoder-program.ts";
+import { Evaluator } from "./evaluator.ts";
 
 export const languageModelSchema = z.strictObject({
   batchSize: z.int().positive().default(8).describe("Sequences of a micro-batch"),
@@ -37,24 +40,21 @@ export const languageModelSchema = z.strictObject({
   accumulate: z.int().positive().default(1).describe("Micro-batches whose gradients are averaged before each update"),
   learningRate: z.number().positive().default(1e-3).describe("Peak learning rate; the schedule multiplies it"),
   maxGradientNorm: z.number().nonnegative().default(1).describe("Clip gradients to this global norm; 0: no clipping"),
+  isolateDocuments: z
+    .boolean()
+    .default(false)
+    .describe("Packed documents do not see each other, and positions restart with each; otherwise they are one stream, as in GPT"),
   ema: z
     .number()
     .min(0)
     .lt(1)
     .default(0)
-    .describe("Decay of an exponential moving average of the weights, evaluated and saved beside them; 0: none"),
+    .describe("Decay of an exponential moving average of the weights, evaluated and saved as a model of its own beside them; 0: none"),
   evaluationBatches: z.int().positive().optional().describe("Batches of an evaluation. Default: the whole validation set"),
   schedule: scheduleSchema.prefault({ kind: "cosine-warmup-with-min-lr", warmupSteps: 0.02 }).describe("Learning-rate schedule"),
   optimizer: optimizerSchema.prefault({ kind: "adamw", beta2: 0.95, weightDecay: 0.1 }).describe("Optimiser"),
 });
 export type LanguageModelOptions = z.input<typeof languageModelSchema>;
-
-/** A decoder whose parameters are trained in place. */
-export interface TrainableDecoder {
-  readonly config: DecoderConfig;
-  readonly specs: DecoderParameters<ParameterSpec>;
-  readonly parameters: FlatBuffer<DecoderParameters<ParameterSpec>>;
-}
 
 export interface LanguageModelData {
   readonly train: PackedRows;
@@ -74,21 +74,27 @@ export interface LanguageModelHooks {
   peakFlops?: number;
 }
 
-type StepInputs = { parameters: unknown; ids: unknown; labels: unknown; weights?: unknown };
+const stateSchema = z.object({ data: z.object({ epoch: z.int().nonnegative(), index: z.int().nonnegative() }) });
+
+type Parameters = DecoderParameters<ParameterSpec>;
+interface StepOutputs {
+  loss: Tensor;
+  gradients: unknown;
+}
 
 export class LanguageModelTrainer implements Trainable {
   readonly decoder: TrainableDecoder;
-  /** Tokens of one update. */
+  /** Tokens of one update, padding included. */
   readonly tokensPerStep: number;
   readonly options: z.output<typeof languageModelSchema>;
   readonly #backend: Backend;
   readonly #data: LanguageModelData;
   readonly #hooks: LanguageModelHooks;
-  readonly #gradients: FlatBuffer<DecoderParameters<ParameterSpec>>;
-  readonly #sum: FlatBuffer<DecoderParameters<ParameterSpec>> | undefined;
-  readonly #program: Program<StepInputs, { loss: Tensor; gradients: unknown }>;
-  readonly #step: BoundProgram<StepInputs, { loss: Tensor; gradients: unknown }>;
-  readonly #batch: { inputs: Int32Array<ArrayBuffer>; targets: Int32Array<ArrayBuffer>; lossMask?: Float32Array<ArrayBuffer> };
+  readonly #gradients: FlatBuffer<Parameters>;
+  readonly #sum: FlatBuffer<Parameters> | undefined;
+  readonly #program: Program<StepInputs, StepOutputs>;
+  readonly #step: BoundProgram<StepInputs, StepOutputs>;
+  readonly #batch: Batch;
   readonly #loader: BatchLoader;
   readonly #optimizer: ReturnType<typeof createOptimizer>;
   readonly #norm: ReturnType<typeof createNorm>;
@@ -97,8 +103,13 @@ export class LanguageModelTrainer implements Trainable {
   readonly #schedule: (step: number) => number;
   readonly #flopsPerToken: number;
   #evaluation: Evaluator | undefined;
+  /** Of the step that runs or ran last: what reproduces it. */
+  #record: StepRecord | undefined;
 
-  /** @param totalSteps of the whole run: the schedule's length. */
+  /**
+   * @param options.totalSteps of the whole run: the schedule's length.
+   * @throws UsageError for options that do not fit each other.
+   */
   constructor(
     backend: Backend,
     decoder: TrainableDecoder,
@@ -107,90 +118,97 @@ export class LanguageModelTrainer implements Trainable {
     hooks: LanguageModelHooks = {},
   ) {
     const { totalSteps, seed = 0, ...given } = options;
-    this.options = languageModelSchema.parse(given);
+    this.options = parseOptions(languageModelSchema, given);
     this.decoder = decoder;
     this.#backend = backend;
     this.#data = data;
     this.#hooks = hooks;
-    const { batchSize, accumulate } = this.options;
-    const length = data.train.length;
+    this.#schedule = createSchedule(this.options.schedule, { totalSteps });
+    const { batchSize, accumulate, isolateDocuments } = this.options;
+    const { length, canShift } = data.train;
     this.tokensPerStep = batchSize * length * accumulate;
     this.#flopsPerToken = estimateDecoder(decoder.config, length).trainingFlopsPerToken;
     this.#gradients = allocateFlat(decoder.specs, decoder.parameters.layout);
     if (accumulate > 1) this.#sum = allocateFlat(decoder.specs, decoder.parameters.layout);
-    const masked = data.train.numPairs < data.train.numRows * length;
     this.#program = compile(
       backend,
-      ({ parameters, ids, labels, weights }) => {
-        const { loss } = languageModelLoss(decoder.config, parameters as never, { ids, labels, weights } as never);
-        return { loss, gradients: gradients(loss, parameters) };
+      (inputs): StepOutputs => {
+        const { loss } = languageModelLoss(decoder.config, ...lossArguments(inputs));
+        return { loss, gradients: gradients(loss, inputs.parameters) };
       },
-      {
-        parameters: mapTree(decoder.specs, (leaf) => spec("f32", leaf.shape as number[])),
-        ids: spec("i32", [batchSize, length]),
-        labels: spec("i32", [batchSize, length]),
-        ...(masked ? { weights: spec("f32", [batchSize, length]) } : {}),
-      } as StepInputs,
+      stepInputs(decoder, batchSize, length, { weighted: true, isolateDocuments }),
       { name: "training step" },
-    ) as never;
+    );
     this.#step = this.#program.bind({ parameters: decoder.parameters.tree } as never, { gradients: this.#gradients.tree } as never);
-    const memory = this.#step.inputs as unknown as {
-      ids: { data: Int32Array<ArrayBuffer> };
-      labels: { data: Int32Array<ArrayBuffer> };
-      weights?: { data: Float32Array<ArrayBuffer> };
+    const { ids, labels, weights, documents, positions } = this.#step.inputs as unknown as BatchBuffers;
+    this.#batch = {
+      inputs: ids.data,
+      targets: labels.data,
+      lossMask: weights?.data,
+      ...(isolateDocuments ? { documentIds: documents?.data, positions: positions?.data } : {}),
     };
-    this.#batch = { inputs: memory.ids.data, targets: memory.labels.data, ...(masked ? { lossMask: memory.weights?.data } : {}) };
-    this.#loader = new BatchLoader(data.train, this.#batch, { batchSize, seed, shiftWindows: data.train.canShift });
+    this.#loader = new BatchLoader(data.train, this.#batch, { batchSize, seed, shiftWindows: canShift });
     const target = this.#sum ?? this.#gradients;
-    const groups = { plain: { weightDecay: 0 } };
-    this.#optimizer = createOptimizer(backend, this.options.optimizer, decoder.parameters, target, groups, {
+    const { optimizer } = this.options;
+    this.#optimizer = createOptimizer(backend, withAdamWForEmbeddings(optimizer), decoder.parameters, target, plainGroups, {
       fusedRows: fusedRows(decoder.specs),
     });
     this.#norm = createNorm(backend, target);
     this.#accumulator = this.#sum && createAccumulator(backend, this.#gradients, this.#sum);
     this.#ema = this.options.ema > 0 ? createEma(backend, decoder.parameters, { decay: this.options.ema }) : undefined;
-    this.#schedule = createSchedule(this.options.schedule, { totalSteps });
   }
 
   async step(index: number): Promise<StepResult> {
     const startedAt = performance.now();
     const { accumulate, learningRate, maxGradientNorm } = this.options;
-    let loss = 0;
+    const rate = learningRate * this.#schedule(index);
+    const record: StepRecord = { step: index, learningRate: rate, dataPosition: this.#loader.position, microBatch: accumulate - 1 };
+    this.#record = record;
+    let [loss, tokens] = [0, 0];
     this.#accumulator?.zero();
     for (let i = 0; i < accumulate; i++) {
       this.#loader.next();
+      const count = this.#numTargets();
+      if (count === 0) continue;
       await this.#step.runAsync();
-      loss += Number((this.#step.outputs as unknown as { loss: { data: Float32Array } }).loss.data[0]) / accumulate;
-      this.#accumulator?.add(1 / accumulate);
+      const value = this.#loss();
+      loss += value * count;
+      tokens += count;
+      // Each micro-batch counts by its targets, so that padding does not weigh: k of them equal one batch k times as large.
+      this.#accumulator?.add(count / this.tokensPerStep);
+      if (!Number.isFinite(value) && !record.batch) {
+        record.microBatch = i;
+        record.batch = copyBatch(this.#batch);
+      }
     }
-    const gradientNorm = this.#norm.compute();
-    const rate = learningRate * this.#schedule(index);
+    loss /= tokens;
+    const scale = this.#sum ? this.tokensPerStep / tokens : 1;
+    const gradientNorm = this.#norm.compute() * scale;
     const metrics: Record<string, number> = { loss, learningRate: rate, gradientNorm };
-    if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) return { metrics, tokens: this.tokensPerStep, skipped: true };
-    this.#optimizer.step({ learningRate: rate, gradientScale: maxGradientNorm > 0 ? clipFactor(gradientNorm, maxGradientNorm) : 1 });
+    if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) return { metrics, tokens, skipped: true };
+    const clip = maxGradientNorm > 0 ? clipFactor(gradientNorm, maxGradientNorm) : 1;
+    this.#optimizer.step({ learningRate: rate, gradientScale: scale * clip });
     this.#ema?.update();
     if (this.#hooks.peakFlops) {
       const seconds = (performance.now() - startedAt) / 1000;
       metrics.mfu = (this.#flopsPerToken * this.tokensPerStep) / seconds / this.#hooks.peakFlops;
     }
     metrics.epoch = this.#loader.position.epoch + this.#loader.position.index / this.#loader.rowsPerEpoch;
-    return { metrics, tokens: this.tokensPerStep };
+    return { metrics, tokens };
   }
 
   async evaluate(): Promise<Metrics> {
-    const { validation } = this.#data;
+    const { validation, bytesOfToken } = this.#data;
     if (!validation) return {};
-    this.#evaluation ??= new Evaluator(this.#backend, this.decoder, this.options.batchSize, validation.length);
-    const run = () =>
-      (this.#evaluation as Evaluator).run(validation, {
-        bytesOfToken: this.#data.bytesOfToken,
-        maxBatches: this.options.evaluationBatches,
-      });
-    if (!this.#ema) return run();
-    const metrics = { ...(await run()) };
+    const { batchSize, isolateDocuments, evaluationBatches: maxBatches } = this.options;
+    this.#evaluation ??= new Evaluator(this.#backend, this.decoder, { batchSize, length: validation.length, isolateDocuments });
+    const evaluator = this.#evaluation;
+    const metrics = { ...(await evaluator.run(validation, { bytesOfToken, maxBatches })) };
+    // Before the first update there is no average.
+    if (!this.#ema?.updateCount) return metrics;
     this.#ema.swap();
     try {
-      metrics.emaLoss = (await run()).loss;
+      metrics.emaLoss = (await evaluator.run(validation, { maxBatches })).loss;
     } finally {
       this.#ema.swap();
     }
@@ -201,11 +219,18 @@ export class LanguageModelTrainer implements Trainable {
     return this.#hooks.sample?.() ?? "";
   }
 
+  /** config.json, model.safetensors and the hooks' files, the same in `ema/` for the averaged weights, and trainer.safetensors. */
   save(directory: string): void {
-    saveDecoder(directory, this.decoder, { fields: this.#hooks.configFields });
-    this.#hooks.saveExtras?.(directory);
-    const state = { ...this.#optimizer.state(), ...(this.#ema ? { ema: this.#ema.average } : {}) };
-    const tensors = Object.entries(state).map(([name, buffer]) => ({ name, dtype: buffer.dtype, shape: buffer.shape, data: buffer.data }));
+    const { configFields: fields, saveExtras } = this.#hooks;
+    saveDecoder(directory, this.decoder, { fields });
+    saveExtras?.(directory);
+    if (this.#ema && this.#ema.updateCount > 0) {
+      const averaged = join(directory, "ema");
+      mkdirSync(averaged);
+      saveDecoder(averaged, { ...this.decoder, parameters: flatOver(this.#ema.average, this.decoder) }, { fields });
+      saveExtras?.(averaged);
+    }
+    const tensors = Object.entries(this.#state()).map(([name, { dtype, shape, data }]) => ({ name, dtype, shape, data }));
     writeSafetensors(join(directory, "trainer.safetensors"), tensors);
   }
 
@@ -214,34 +239,39 @@ export class LanguageModelTrainer implements Trainable {
   }
 
   restore(directory: string, state: JsonRecord): void {
+    const parsed = stateSchema.safeParse(state);
+    if (!parsed.success)
+      throw new CheckpointError(`${directory}: expected a position in the data, got ${JSON.stringify(state).slice(0, 60)}`, {
+        hint: "This checkpoint was not written by a training run of a language model.",
+      });
     const saved = loadDecoder(directory);
     if (JSON.stringify(saved.parameters.layout) !== JSON.stringify(this.decoder.parameters.layout)) {
       throw new CheckpointError(`${directory}: expected a checkpoint of this model, got one of another shape`, {
         hint: "Resume with the configuration that the run was started with.",
       });
     }
-    (this.decoder.parameters.buffer.data as Float32Array).set(saved.parameters.buffer.data as Float32Array);
     using source = openSafetensors(join(directory, "trainer.safetensors"));
-    for (const [name, buffer] of Object.entries(this.#tensors())) source.readInto(name, buffer);
-    this.#loader.restore(state.data as unknown as LoaderPosition);
+    for (const [name, buffer] of Object.entries(this.#state())) source.readInto(name, buffer);
+    (this.decoder.parameters.buffer.data as Float32Array).set(saved.parameters.buffer.data as Float32Array);
+    this.#loader.restore(parsed.data.data);
   }
 
-  /** Everything besides the weights that a resume needs, as live buffers: written to a checkpoint and read back in place. */
-  #tensors(): Record<string, TensorBuffer> {
-    const named = (prefix: string, state: Readonly<Record<string, TensorBuffer>>) =>
-      Object.entries(state).map(([name, buffer]) => [`${prefix}.${name}`, buffer] as const);
-    return Object.fromEntries([...named("optimizer", this.#optimizer.state()), ...(this.#ema ? named("ema", this.#ema.state()) : [])]);
-  }
-
-  /** The batch and the gradients' norms by parameter, of a step that was not finite. */
+  /**
+   * What reproduces a step that was not finite: step.json (number, learning rate, place in the data, the batch, and the norm of each
+   * parameter's gradient) and the weights that it started from, as a model folder.
+   */
   dump(directory: string): void {
-    mkdirSync(directory, { recursive: true });
+    const { batch, ...record } = this.#record ?? {};
     const norms: Record<string, string> = {};
-    for (const [path, { data }] of this.#gradients.leaves)
+    for (const [path, { data }] of (this.#sum ?? this.#gradients).leaves)
       norms[path] = String(Math.sqrt((data as Float32Array).reduce((sum, x) => sum + x * x, 0)));
-    const batch = { inputs: Array.from(this.#batch.inputs), targets: Array.from(this.#batch.targets) };
-    writeFileSync(join(directory, "step.json"), JSON.stringify({ batch, gradientNorms: norms }));
-    saveDecoder(directory, this.decoder);
+    const arrays = Object.entries(batch ?? copyBatch(this.#batch)).map(([name, values]) => [name, Array.from(values as Int32Array)]);
+    writeFileSync(
+      join(directory, "step.json"),
+      JSON.stringify({ ...record, length: this.#data.train.length, batch: Object.fromEntries(arrays), gradientNorms: norms }),
+    );
+    saveDecoder(directory, this.decoder, { fields: this.#hooks.configFields });
+    this.#hooks.saveExtras?.(directory);
   }
 
   dispose(): void {
@@ -252,66 +282,54 @@ export class LanguageModelTrainer implements Trainable {
     this.#ema?.dispose();
     this.#program.dispose();
   }
+
+  #loss(): number {
+    return Number((this.#step.outputs as unknown as { loss: TensorBuffer<"f32"> }).loss.data[0]);
+  }
+
+  /** Positions of the batch whose label counts. */
+  #numTargets(): number {
+    return (this.#batch.lossMask as Float32Array).reduce((sum, weight) => sum + weight, 0);
+  }
+
+  /** Everything besides the weights that a resume needs, as live buffers: written to a checkpoint and read back in place. */
+  #state(): Record<string, TensorBuffer> {
+    const named = (prefix: string, state: Readonly<Record<string, TensorBuffer>>) =>
+      Object.entries(state).map(([name, buffer]) => [`${prefix}.${name}`, buffer] as const);
+    return Object.fromEntries([...named("optimizer", this.#optimizer.state()), ...(this.#ema ? named("ema", this.#ema.state()) : [])]);
+  }
+}
+
+interface StepRecord {
+  readonly step: number;
+  readonly learningRate: number;
+  /** Before the step's first micro-batch. */
+  readonly dataPosition: LoaderPosition;
+  /** Number of the micro-batch that `batch` is. */
+  microBatch: number;
+  /** The first micro-batch whose loss was not finite. */
+  batch?: Batch;
+}
+
+const copyBatch = (batch: Batch): Batch =>
+  Object.fromEntries(Object.entries(batch).map(([name, values]) => [name, (values as Int32Array).slice()])) as unknown as Batch;
+
+/** Norms, biases and positions are not decayed. */
+const plainGroups = { plain: { weightDecay: 0 } };
+
+/** Muon is for matrices between hidden layers; embeddings and the output matrix stay with AdamW (Jordan et al. 2024). */
+function withAdamWForEmbeddings(options: z.output<typeof optimizerSchema>): OptimizerOptions {
+  return options.kind === "muon" && options.adamwGroups.length === 0 ? { ...options, adamwGroups: ["embedding"] } : options;
 }
 
 /** Rows of the matrices that are stored as one: Muon orthogonalises each by itself. */
-function fusedRows(specs: DecoderParameters<ParameterSpec>): Record<string, number[]> {
+function fusedRows(specs: Parameters): Record<string, number[]> {
   const fused = flatten<ParameterSpec>(specs as never).filter(([, { parts, shape }]) => parts && shape.length === 2);
   return Object.fromEntries(fused.map(([path, { parts }]) => [path, (parts ?? []).map(({ rows }) => rows)]));
 }
 
-/** Loss of a decoder on packed text: forward passes only. */
-export class Evaluator {
-  readonly #program: Program<StepInputs, { logProbs: Tensor }>;
-  readonly #call: BoundProgram<StepInputs, { logProbs: Tensor }>;
-  readonly #batch: { inputs: Int32Array<ArrayBuffer>; targets: Int32Array<ArrayBuffer>; lossMask: Float32Array<ArrayBuffer> };
-  readonly #batchSize: number;
-
-  constructor(backend: Backend, decoder: TrainableDecoder, batchSize: number, length: number) {
-    this.#batchSize = batchSize;
-    this.#program = compile(
-      backend,
-      ({ parameters, ids, labels }) => ({
-        logProbs: languageModelLoss(decoder.config, parameters as never, { ids, labels } as never).logProbs,
-      }),
-      {
-        parameters: mapTree(decoder.specs, (leaf) => spec("f32", leaf.shape as number[])),
-        ids: spec("i32", [batchSize, length]),
-        labels: spec("i32", [batchSize, length]),
-      } as StepInputs,
-      { name: "evaluation" },
-    ) as never;
-    this.#call = this.#program.bind({ parameters: decoder.parameters.tree } as never);
-    const memory = this.#call.inputs as unknown as { ids: { data: Int32Array<ArrayBuffer> }; labels: { data: Int32Array<ArrayBuffer> } };
-    this.#batch = { inputs: memory.ids.data, targets: memory.labels.data, lossMask: new Float32Array(batchSize * length) };
-  }
-
-  /**
-   * loss (nats a token), perplexity, tokens; with `bytesOfToken` also bits per byte.
-   * @param options.maxBatches stops early. Default: all rows.
-   */
-  async run(
-    rows: PackedRows,
-    options: { bytesOfToken?: ArrayLike<number>; maxBatches?: number; signal?: AbortSignal } = {},
-  ): Promise<Record<string, number>> {
-    const { bytesOfToken, maxBatches, signal } = options;
-    const logProbs = (this.#call.outputs as unknown as { logProbs: { data: Float32Array } }).logProbs.data;
-    const { targets, lossMask } = this.#batch;
-    let [total, tokens, bytes] = [0, 0, 0];
-    for (const _ of evaluationBatches(rows, this.#batch, { batchSize: this.#batchSize, maxBatches })) {
-      await this.#call.runAsync(signal);
-      for (let i = 0; i < logProbs.length; i++) {
-        if (lossMask[i] === 0) continue;
-        total -= logProbs[i];
-        tokens++;
-        if (bytesOfToken) bytes += bytesOfToken[targets[i]];
-      }
-    }
-    const loss = total / tokens;
-    return { loss, perplexity: Math.exp(loss), ...(bytes > 0 ? { bitsPerByte: total / Math.LN2 / bytes } : {}), tokens };
-  }
-
-  dispose(): void {
-    this.#program.dispose();
-  }
+/** A buffer of another use (averages) seen as the decoder's parameters. */
+function flatOver(buffer: TensorBuffer, { specs, parameters: { layout } }: TrainableDecoder): FlatBuffer<Parameters> {
+  const leaves = new Map(layout.leaves.map(({ path, shape, offset }) => [path, viewOf(buffer, shape, offset)]));
+  return { layout, buffer, leaves, tree: unflatten(specs, leaves) };
 }

@@ -13,12 +13,12 @@ export const evaluate = defineCommand({
     data: z.array(z.string()).default([]).describe("Text or JSONL files, folders or patterns. Default: the State of the Union addresses."),
     tokenizer: z.string().optional().describe("tokenizer.json or its folder. Default: beside the model."),
     batchSize: z.int().min(1).default(8).describe("Sequences at a time."),
-    sequenceLength: z.int().min(1).optional().describe("Tokens of a sequence. Default: the model's context length."),
+    sequenceLength: z.int().min(1).optional().describe("Tokens of a sequence. Default: the model's context length, at most 1024."),
     maxBatches: z.int().min(1).optional().describe("Stop after so many batches. Default: all of the data."),
     validation: z
       .number()
       .min(0)
-      .max(1)
+      .lt(1)
       .default(0)
       .describe("Only this share of the documents, chosen as pretrain chooses its validation set; 0: all."),
     ...sourceSchema.shape,
@@ -31,25 +31,32 @@ export const evaluate = defineCommand({
   ],
   run: async (options, context) => {
     const { openModel } = await import("../model-folder.ts");
-    const { openCorpus, packDocuments, splitDocuments, stateOfTheUnion, tokensOf } = await import("../../data/index.ts");
-    const { Evaluator } = await import("../../train/language-model.ts");
+    const { contentHash, openCorpus, packDocuments, stateOfTheUnion, tokensOf } = await import("../../data/index.ts");
+    const { holdOut } = await import("../../recipes/index.ts");
+    const { Evaluator } = await import("../../train/index.ts");
     const { tokenByteLengths } = await import("../../text/index.ts");
     const { decoder, tokenizer, path } = openModel(options.model, options.tokenizer);
     const { field, splitBy, extensions, signal } = { ...options, signal: context.signal };
     const corpus = options.data.length > 0 ? openCorpus(options.data, { field, splitBy, extensions }) : stateOfTheUnion();
-    const documents = corpus.documents({ signal });
-    const chosen = options.validation > 0 ? splitDocuments(documents, "validation", { validation: options.validation }) : documents;
-    const encoded: Int32Array[] = [];
-    for await (const { text } of chosen) encoded.push(tokenizer.encode(text, { addSpecialTokens: false }));
-    const length = options.sequenceLength ?? decoder.config.contextLength;
-    if (decoder.config.position === "learned" && length > decoder.config.contextLength) {
-      throw new UsageError(`sequenceLength: expected at most ${decoder.config.contextLength}, got ${length}`, {
+    const { contextLength, position } = decoder.config;
+    const length = options.sequenceLength ?? Math.min(contextLength, 1024);
+    if (length > contextLength && position === "learned")
+      throw new UsageError(`sequenceLength: expected at most ${contextLength}, got ${length}`, {
         hint: "The model has learned no further positions.",
       });
+    if (length > contextLength) context.stderr.write(`warning: the model was trained for sequences of ${contextLength} tokens at most\n`);
+    const encoded: Int32Array[] = [];
+    const hashes: number[] = [];
+    for await (const { text } of corpus.documents({ signal })) {
+      encoded.push(tokenizer.encode(text, { addSpecialTokens: false }));
+      hashes.push(contentHash(text));
+      signal.throwIfAborted();
     }
-    const rows = packDocuments(tokensOf(encoded), { length, separator: tokenizer.specialIds.eos ?? tokenizer.specialIds.bos ?? null });
+    const all = tokensOf(encoded, hashes);
+    const source = holdOut(all, options.validation).validation ?? all;
+    const rows = packDocuments(source, { length, separator: tokenizer.specialIds.eos ?? tokenizer.specialIds.bos ?? null });
     const { backend } = await context.openRuntime();
-    const evaluator = new Evaluator(backend, decoder, options.batchSize, length);
+    const evaluator = new Evaluator(backend, decoder, { batchSize: options.batchSize, length });
     try {
       const start = performance.now();
       const metrics = await evaluator.run(rows, { bytesOfToken: tokenByteLengths(tokenizer), maxBatches: options.maxBatches, signal });

@@ -3,6 +3,7 @@ import { z } from "zod";
 import { UsageError } from "../../base/errors.ts";
 import { samplingOptions } from "../../decode/sampling/options.ts";
 import { defineCommand } from "../command.ts";
+import { readStdin } from "../io.ts";
 
 const schema = z.object({
   model: z.string().min(1).describe("Checkpoint folder, run folder (its latest checkpoint) or llama2.c .bin file."),
@@ -48,17 +49,15 @@ export const generate = defineCommand({
     const { generate: run } = await import("../../decode/generate.ts");
     const { ignoredSettings } = await import("../../decode/sampling/options.ts");
     const { decoder, tokenizer } = openModel(model, tokenizerPath);
-    if (tokenizer.vocabSize > decoder.config.vocabSize) {
-      throw new UsageError(`tokenizer: expected at most ${decoder.config.vocabSize} tokens for this model, got ${tokenizer.vocabSize}`, {
-        hint: "Use the tokenizer of this model.",
-      });
-    }
+    if (logProbs !== undefined && !context.json) context.stderr.write("warning: logProbs has no effect without --json\n");
     for (const name of ignoredSettings(sampling)) context.stderr.write(`warning: ${name} has no effect without sampling\n`);
-    const text = prompt === "-" ? await readAll(context.stdin) : prompt;
-    const encoded = tokenizer.encode(text);
-    const first = tokenizer.specialIds.bos ?? tokenizer.specialIds.eos;
-    const startsText = first !== undefined && encoded[0] !== first;
-    const ids = startsText ? [first, ...encoded] : [...encoded];
+    const text = prompt === "-" ? (await readStdin(context)).toString("utf8") : prompt;
+    const ids = [...tokenizer.encode(text)];
+    // The tokenizer puts in front of a text what the model expects there; where there is no text either, something must be.
+    if (ids.length === 0) ids.push(beginningOf(tokenizer.specialIds));
+    const limit = decoder.config.contextLength;
+    if (capacity !== undefined && capacity > limit && decoder.config.position === "rotary")
+      context.stderr.write(`warning: the model was trained for a context of ${limit} tokens, not ${capacity}\n`);
     const { backend } = await context.openRuntime();
     using runner = new DecoderRunner(backend, decoder, { batch: samples, ...(capacity === undefined ? {} : { capacity }) });
     const requests = Array.from({ length: samples }, (_, request) => ({
@@ -100,8 +99,11 @@ export const generate = defineCommand({
   },
 });
 
-async function readAll(stream: AsyncIterable<unknown>): Promise<string> {
-  const parts: Buffer[] = [];
-  for await (const part of stream) parts.push(Buffer.from(part as Uint8Array));
-  return Buffer.concat(parts).toString("utf8");
+/** The token that stands for an empty prompt. @throws UsageError when the tokenizer has none. */
+function beginningOf({ bos, eos }: { bos: number | undefined; eos: number | undefined }): number {
+  const id = bos ?? eos;
+  if (id !== undefined) return id;
+  throw new UsageError("prompt: expected some text, got none, and the tokenizer has no token for the beginning of a text", {
+    hint: "Give --prompt.",
+  });
 }

@@ -31,11 +31,15 @@ export interface LoadedDecoder {
   readonly unused: readonly string[];
 }
 
-/** Memory for the parameters of a configuration, decayed ones first; all zero. */
+/** Memory for the parameters of a configuration, in groups (see {@link groupOf}); all zero. */
 export function allocateDecoder(config: DecoderConfig): Pick<LoadedDecoder, "config" | "specs" | "parameters"> {
   const specs = decoderParameters(config);
-  return { config, specs, parameters: allocateFlat(specs, layoutOf(specs, decayGroup)) };
+  return { config, specs, parameters: allocateFlat(specs, layoutOf(specs, groupOf)) };
 }
+
+/** "embedding": token embedding and output matrix, which Muon leaves to AdamW. "decay": the other matrices. "plain": what is not decayed. */
+const groupOf = (path: string, leaf: unknown): string =>
+  path === "embedding.tokens" || path === "head.weight" ? "embedding" : decayGroup(path, leaf);
 
 /**
  * Loads a checkpoint folder (config.json and safetensors, possibly sharded) or a llama2.c `.bin` file. Weights of any float type become f32.

@@ -1,0 +1,138 @@
+// Settings of pretraining: one schema, from which flags, help and validation come; and what follows from them.
+import { existsSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { z } from "zod";
+import { UsageError } from "../base/errors.ts";
+import { sourceSchema } from "../data/index.ts";
+import { loopSchema, openRunDirectory } from "../engine/index.ts";
+import { type DecoderOptions, decoderSchema } from "../models/decoder/config.ts";
+import { type DecoderPresetName, decoderPresets } from "../models/decoder/presets.ts";
+import { optimizerSchema } from "../optim/index.ts";
+import { languageModelSchema } from "../train/language-model.ts";
+
+const presetNames = Object.keys(decoderPresets) as [DecoderPresetName];
+const { logEvery, keepLast, onNotFinite, checkpointSeconds, earlyStopping } = loopSchema.shape;
+const defaultSteps = 1000;
+
+/** Changes to a size: only what is given counts, so the schema's own defaults must not come in. */
+const modelChanges = z
+  .strictObject(
+    Object.fromEntries(
+      Object.entries(decoderSchema.omit({ vocabSize: true }).shape).map(([name, field]): [string, z.ZodType] => {
+        const inner = field instanceof z.ZodDefault ? (field.unwrap() as z.ZodType) : field;
+        const fallback = field instanceof z.ZodDefault ? `. Default: the size's, else ${JSON.stringify(field.parse(undefined))}` : "";
+        return [name, inner.optional().describe(`${field.description ?? ""}${fallback}`)];
+      }),
+    ),
+  )
+  .prefault({}) as unknown as z.ZodPrefault<z.ZodType<Partial<Omit<DecoderOptions, "vocabSize">>>>;
+
+export const pretrainSchema = z.strictObject({
+  data: z.array(z.string()).default([]).describe("Text or JSONL files, folders or patterns. Default: the State of the Union addresses"),
+  ...sourceSchema.shape,
+  validation: z.number().min(0).lt(1).default(0.05).describe("Share of the documents kept for validation; 0: none"),
+  tokenizer: z
+    .string()
+    .optional()
+    .describe("tokenizer.json or a folder that holds one. Default: that of init, else one is trained on the training documents"),
+  vocabSize: z.int().min(257).default(2048).describe("Vocabulary of the tokenizer that is trained"),
+  preTokenizer: z.enum(["gpt2", "llama3"]).default("gpt2").describe("How the tokenizer that is trained splits text into words"),
+  size: z.enum(presetNames).default("nano").describe("Size of the model; options under model change it"),
+  model: modelChanges.describe("Options of the model"),
+  init: z
+    .string()
+    .optional()
+    .describe("Start from this checkpoint or run folder instead of random weights; size and model are then ignored"),
+  ...languageModelSchema.shape,
+  packing: z
+    .enum(["concatenate", "bestFit"])
+    .default("concatenate")
+    .describe("One stream of documents cut into rows, or whole documents packed into rows"),
+  seed: z.int().nonnegative().default(0).describe("Seed of weights and data order"),
+  steps: z.int().positive().optional().describe(`Steps of the whole run, those before a resume included. Default: ${defaultSteps}`),
+  epochs: z.number().positive().optional().describe("Length of the run as passes over the training data, instead of steps"),
+  tokens: z.number().positive().optional().describe("Length of the run in tokens, instead of steps"),
+  logEvery,
+  evaluateEvery: z.int().nonnegative().default(100).describe("Evaluate every so many steps and after the last one; 0: never"),
+  sampleEvery: z
+    .int()
+    .nonnegative()
+    .default(200)
+    .describe("Write a sample text before the first step, every so many steps and after the last one; 0: never"),
+  checkpointEvery: z.int().nonnegative().default(200).describe("Save every so many steps; at the end and when interrupted always"),
+  checkpointSeconds,
+  keepLast,
+  keepBest: z.boolean().default(true).describe("Also keep the checkpoint with the lowest validation loss"),
+  earlyStopping,
+  onNotFinite,
+  samplePrompt: z.string().default("The ").describe("Prompt of the sample texts"),
+  sampleTokens: z.int().positive().default(64).describe("Tokens of a sample text"),
+  runs: z.string().min(1).default("runs").describe("Folder of all runs"),
+  name: z.string().default("pretrain").describe("Name of the run, part of its folder's name"),
+  resume: z.string().min(1).optional().describe("Go on with this run folder (or from one of its checkpoints), with its configuration"),
+  cache: z.string().min(1).optional().describe("Folder of tokenised data. Default: .cache beside the runs"),
+});
+
+export type PretrainOptions = z.input<typeof pretrainSchema>;
+export type PretrainSettings = z.output<typeof pretrainSchema>;
+
+/** Of the place and the start of a run, not of what it computes: they are not recorded, and may differ at resume. */
+const notRecorded = ["resume", "runs", "name", "cache", "epochs", "tokens"] as const;
+
+/** What config.json of a run holds, besides the fingerprint of the data. */
+export function recordedSettings(settings: PretrainSettings, steps: number): Record<string, unknown> {
+  const recorded = Object.fromEntries(Object.entries(settings).filter(([key]) => !(notRecorded as readonly string[]).includes(key)));
+  return { ...recorded, steps };
+}
+
+/** The run that `resume` names, and the checkpoint in it: its latest one unless the path is of another. */
+export function locateRun(path: string): { run: string; checkpoint: string } {
+  const folder = resolve(path);
+  const isCheckpoint = basename(dirname(folder)) === "checkpoints" && existsSync(join(folder, "trainer.json"));
+  return isCheckpoint ? { run: dirname(dirname(path)), checkpoint: basename(folder) } : { run: path, checkpoint: "auto" };
+}
+
+/**
+ * The settings that a run was started with, to go on with them: `pretrain({ ...savedSettings(path), resume: path })`.
+ * @throws CheckpointError when there is no run at `path`.
+ */
+export function savedSettings(path: string): Partial<PretrainOptions> {
+  const { config } = openRunDirectory(locateRun(path).run);
+  return Object.fromEntries(Object.entries(config).filter(([key]) => Object.hasOwn(pretrainSchema.shape, key)));
+}
+
+/** Number of updates. @throws UsageError when epochs and tokens are both given. */
+export function stepsOf(
+  { steps, epochs, tokens }: Pick<PretrainSettings, "steps" | "epochs" | "tokens">,
+  data: { rows: number; rowsPerStep: number; tokensPerStep: number },
+): number {
+  if (epochs !== undefined && tokens !== undefined)
+    throw new UsageError("epochs, tokens: expected one of them, got both", { hint: "Give the length of the run once." });
+  if (epochs !== undefined) return Math.max(1, Math.ceil((epochs * data.rows) / data.rowsPerStep));
+  if (tokens !== undefined) return Math.max(1, Math.ceil(tokens / data.tokensPerStep));
+  return steps ?? defaultSteps;
+}
+
+/** Options that were given but have no effect beside others, each with the reason. */
+export function ignoredSettings(settings: PretrainSettings, isValidated: boolean): string[] {
+  const { shape } = pretrainSchema;
+  const changed = (name: "size" | "vocabSize" | "preTokenizer" | "samplePrompt" | "sampleTokens" | "evaluateEvery"): boolean =>
+    settings[name] !== shape[name].parse(undefined);
+  const { init, tokenizer, optimizer, resume } = settings;
+  const source = tokenizer === undefined ? "init" : "tokenizer";
+  const usualRate = optimizerSchema.parse({ kind: optimizer.kind }).learningRate;
+  const cases: [boolean, string, string][] = [
+    [init !== undefined && changed("size"), "size", "init brings its own model"],
+    [init !== undefined && Object.keys(settings.model).length > 0, "model", "init brings its own model"],
+    [(init ?? tokenizer) !== undefined && changed("vocabSize"), "vocabSize", `${source} brings its own vocabulary`],
+    [(init ?? tokenizer) !== undefined && changed("preTokenizer"), "preTokenizer", `${source} brings its own`],
+    [settings.sampleEvery === 0 && changed("samplePrompt"), "samplePrompt", "sampleEvery is 0"],
+    [settings.sampleEvery === 0 && changed("sampleTokens"), "sampleTokens", "sampleEvery is 0"],
+    [!isValidated && changed("evaluateEvery"), "evaluateEvery", "there is no validation data"],
+    [!isValidated && settings.evaluationBatches !== undefined, "evaluationBatches", "there is no validation data"],
+    [resume === undefined && settings.steps !== undefined && settings.epochs !== undefined, "steps", "epochs sets the length of the run"],
+    [resume === undefined && settings.steps !== undefined && settings.tokens !== undefined, "steps", "tokens sets the length of the run"],
+    [optimizer.learningRate !== usualRate, "optimizer.learningRate", "learningRate sets the rate"],
+  ];
+  return cases.filter(([given]) => given).map(([, name, reason]) => `${name} has no effect: ${reason}`);
+}
