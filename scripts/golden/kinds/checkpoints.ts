@@ -5,9 +5,10 @@ import { join } from "node:path";
 import { topLogProbabilities } from "../../../src/decode/sampling/log-probabilities.ts";
 import { openSafetensors } from "../../../src/formats/safetensors.ts";
 import { loadDecoder } from "../../../src/models/decoder/checkpoint.ts";
+import type { Backend } from "../../../src/runtime/backend.ts";
 import { loadTokenizer } from "../../../src/text/load-tokenizer.ts";
 import type { Comparison } from "../compare.ts";
-import { cachedLogits, continuationLogProbs, greedy, openRunner, sequenceOutputs } from "../decoder-outputs.ts";
+import { cachedLogits, continuationLogProbs, greedy, openRunner, type SequenceOutputs, sequenceOutputs } from "../decoder-outputs.ts";
 import { asInteger, asIntegers, asList, asNumbers, asObject, asObjects, asText, type Fields, type Numbers } from "../fields.ts";
 import type { Folder } from "../folder.ts";
 import { type GoldenCase, type GoldenKind, lazy, type Session } from "../kind.ts";
@@ -50,6 +51,13 @@ function* casesOf(folder: Folder): Generator<GoldenCase> {
   });
   const model = lazy(() => loadDecoder(folder.path));
   const tokenizer = lazy(() => loadTokenizer(folder.path));
+  const whole = new Map<Prompt, SequenceOutputs>();
+  /** Of a prompt at once, computed the first time. */
+  const outputsOf = (prompt: Prompt, backend: Backend): SequenceOutputs => {
+    const known = whole.get(prompt) ?? sequenceOutputs(backend, model(), prompt.ids);
+    whole.set(prompt, known);
+    return known;
+  };
   const tensor = (name: string): Numbers | undefined => readTensor(folder, name);
   const required = (name: string): Numbers => {
     const found = tensor(name);
@@ -65,7 +73,7 @@ function* casesOf(folder: Folder): Generator<GoldenCase> {
     });
     yield item("logits", (comparison, { backend }) => {
       const stored = required(`logits.${k}`);
-      const { logits } = sequenceOutputs(backend, model(), ids);
+      const { logits } = outputsOf(prompt, backend);
       comparison.numbers("logits", logits, stored, tensorTolerance);
       using runner = openRunner(backend, model(), ids.length);
       comparison.numbers("logits (over a cache)", cachedLogits(runner, 0, ids), stored, tensorTolerance);
@@ -75,7 +83,7 @@ function* casesOf(folder: Folder): Generator<GoldenCase> {
       comparison.exact("topTokens", topLogProbabilities(last, topTokens.length).ids, topTokens);
     });
     yield item("hidden", (comparison, { backend }) => {
-      const { hidden, layers } = sequenceOutputs(backend, model(), ids);
+      const { hidden, layers } = outputsOf(prompt, backend);
       comparison.numbers("hidden", hidden, required(`hidden.${k}`), tensorTolerance);
       if (k > 0) return;
       for (const [j, rows] of [...layers, hidden].entries()) {
