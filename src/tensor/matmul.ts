@@ -1,6 +1,7 @@
 // Matrix products: batched with transposed forms (no Transpose nodes), linear layers, two-operand contractions.
 import { ShapeError } from "../base/errors.ts";
 import { reshape, sum, unbroadcast } from "./core.ts";
+import type { DType } from "./dtype.ts";
 import { apply1, broadcastShapes, type Dim, elementCount, type Operator, required, type Shape, sameDType, type Tensor } from "./graph.ts";
 import { contrib, type Emitter, float } from "./onnx.ts";
 import { transpose } from "./shape.ts";
@@ -14,15 +15,15 @@ interface MatmulAttributes {
 
 const matmulOperator: Operator<MatmulAttributes> = {
   name: "matmul",
-  infer([a, b], { transposeA, transposeB }) {
+  infer([a, b], attributes) {
+    const { transposeA, transposeB } = attributes;
     const dtype = sameDType("matmul", [a, b]);
     const label = `${a}${transposeA ? "ᵀ" : ""} × ${b}${transposeB ? "ᵀ" : ""}`;
     if (a.rank < 2 || b.rank < 2)
       throw new ShapeError(`matmul: expected matrices, got ${label}`, { hint: "Give a vector a second dimension with reshape()." });
-    const [m, k] = transposeA ? [a.shape.at(-1), a.shape.at(-2)] : [a.shape.at(-2), a.shape.at(-1)];
-    const [l, n] = transposeB ? [b.shape.at(-1), b.shape.at(-2)] : [b.shape.at(-2), b.shape.at(-1)];
-    if (k !== l) throw new ShapeError(`matmul: expected equal inner dimensions, got ${label}`);
-    return [{ dtype, shape: [...broadcastShapes("matmul", a.shape.slice(0, -2), b.shape.slice(0, -2)), m as Dim, n as Dim] }];
+    if (a.shape.at(transposeA ? -2 : -1) !== b.shape.at(transposeB ? -1 : -2))
+      throw new ShapeError(`matmul: expected equal inner dimensions, got ${label}`);
+    return [{ dtype, shape: productShape(a, b, attributes) }];
   },
   vjp({ inputs: [a, b], attributes: { transposeA, transposeB, alpha }, cotangents: [cotangent], needs }) {
     const g = required(cotangent);
@@ -35,11 +36,22 @@ const matmulOperator: Operator<MatmulAttributes> = {
   emit: (emitter, node) => emitProduct(emitter, node.inputs, node.attributes, emitter.output(node)),
 };
 
+const productShape = (a: Tensor, b: Tensor, { transposeA, transposeB }: MatmulAttributes): Dim[] => [
+  ...broadcastShapes("matmul", a.shape.slice(0, -2), b.shape.slice(0, -2)),
+  a.shape.at(transposeA ? -1 : -2) as Dim,
+  b.shape.at(transposeB ? -2 : -1) as Dim,
+];
+
+const emitZeros = (emitter: Emitter, shape: Shape, dtype: DType, output: string): void =>
+  emitter.node("Expand", [emitter.scalar(dtype, 0), emitter.sizes(shape)], [output]);
+
 /** Writes alpha · op(a) op(b) into the value `output`, for this operator and for those with a product inside. */
 export function emitProduct(emitter: Emitter, [a, b]: readonly Tensor[], attributes: MatmulAttributes, output: string): void {
   const { transposeA, transposeB, alpha } = attributes;
   const flags = { transA: transposeA ? 1 : 0, transB: transposeB ? 1 : 0, alpha: float(alpha) };
-  if (a.dtype === "f64") emitProduct64(emitter, [a, b], attributes, output);
+  // A sum of nothing is 0; FusedMatMul leaves the memory as it was.
+  if (a.shape.at(transposeA ? -2 : -1) === 0) emitZeros(emitter, productShape(a, b, attributes), a.dtype, output);
+  else if (a.dtype === "f64") emitProduct64(emitter, [a, b], attributes, output);
   else if (a.rank === 2 && b.rank === 2) emitter.node("Gemm", emitter.names([a, b]), [output], flags);
   else if (!transposeA && !transposeB && alpha === 1) emitter.node("MatMul", emitter.names([a, b]), [output]);
   else emitter.node("FusedMatMul", emitter.names([a, b]), [output], flags, contrib);
@@ -114,9 +126,11 @@ const linearOperator: Operator = {
     // Gemm first copies its bias into every row, on one thread: with many rows a parallel Add afterwards is faster (2 ms at 2048 x 1536).
     const [rows] = x.shape;
     const separate = bias !== undefined && typeof rows === "number" && rows >= manyRows;
-    if (x.rank === 2 && !separate) return emitter.node("Gemm", emitter.names(node.inputs), [output], { transB: 1 });
+    if (x.rank === 2 && !separate && weight.shape[1] !== 0)
+      return emitter.node("Gemm", emitter.names(node.inputs), [output], { transB: 1 });
     const product = bias ? emitter.temporary() : output;
-    if (x.rank === 2) emitter.node("Gemm", emitter.names([x, weight]), [product], { transB: 1 });
+    if (weight.shape[1] === 0) emitZeros(emitter, node.outputs[0].shape, x.dtype, product);
+    else if (x.rank === 2) emitter.node("Gemm", emitter.names([x, weight]), [product], { transB: 1 });
     else if (x.dtype === "f32") emitter.node("FusedMatMul", emitter.names([x, weight]), [product], { transB: 1 }, contrib);
     else emitProduct64(emitter, [x, weight], { transposeA: false, transposeB: true, alpha: 1 }, product);
     if (bias) emitter.node("Add", [product, emitter.name(bias)], [output]);
