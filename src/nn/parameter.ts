@@ -49,15 +49,16 @@ export function parameter(
 /** Group of a parameter in its flat buffer: "decay" or "plain". */
 export const decayGroup = (_: string, leaf: unknown): string => ((leaf as ParameterSpec).decay ? "decay" : "plain");
 
-export const countParameters = (tree: ParameterTree): number =>
-  flatten<ParameterSpec>(tree).reduce((sum, [, { shape }]) => sum + shape.reduce((product, dim) => product * dim, 1), 0);
+/** Elements of all parameters of a tree of specifications. */
+export const countParameters = <T>(specs: T): number =>
+  flatten<ParameterSpec>(specs as ParameterTree).reduce((sum, [, { shape }]) => sum + shape.reduce((product, dim) => product * dim, 1), 0);
 
 /**
  * Fills the leaves of `flat` as their specifications say. Each parameter has its own stream of random numbers, keyed by its path:
  * a leaf gets the same values whatever else the model holds.
  */
-export function initializeParameters(specs: ParameterTree, flat: FlatBuffer<unknown>, seed: number): void {
-  for (const [path, spec] of flatten<ParameterSpec>(specs)) {
+export function initializeParameters<T>(specs: T, flat: FlatBuffer<T>, seed: number): void {
+  for (const [path, spec] of flatten<ParameterSpec>(specs as ParameterTree)) {
     const leaf = flat.leaves.get(path);
     invariant(leaf !== undefined, `no memory for parameter "${path}"`);
     const rowLength = spec.shape.slice(1).reduce((product, dim) => product * dim, 1);
