@@ -2,6 +2,7 @@ export { type Checkpoint, type Progress, readCheckpoint } from "./checkpoint-man
 export { type CheckpointReference, CheckpointStore, openCheckpoint, type SaveRequest } from "./checkpoints.ts";
 export { type ConfigDifference, compareConfigs, describeDifference } from "./config-difference.ts";
 export {
+  type ArtifactEvent,
   type BestEvaluation,
   type CheckpointEvent,
   type CheckpointReason,
