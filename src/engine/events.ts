@@ -118,8 +118,16 @@ export interface StageEvent extends BaseEvent {
   readonly metrics?: Metrics;
 }
 
+/** A result that is more than numbers by step: texts before and after, a token tree, a table. Reports know the names that they draw. */
+export interface ArtifactEvent extends BaseEvent {
+  readonly kind: "artifact";
+  readonly name: string;
+  readonly data: JsonRecord;
+}
+
 export type RunEvent =
   | StageEvent
+  | ArtifactEvent
   | RunStartEvent
   | StepEvent
   | EvaluationEvent

@@ -16,6 +16,7 @@ export {
   type RunEvent,
   type RunStartEvent,
   type SampleEvent,
+  type StageEvent,
   type StepEvent,
   tokensPerSecond,
   type WarningCode,
