@@ -73,6 +73,8 @@ function addFlag(parser: Parser, option: OptionInfo): Flag {
   const description = `${option.description}${notesOf(option)}`;
   const add = (flags: string, hidden = false): ParserOption => {
     const made = new ParserOption(flags, description).helpGroup(heading).hideHelp(hidden);
+    // A setting whose own name begins with "no" (noRepeatNgramSize) is no negation.
+    if (!isBoolean(option)) made.negate = false;
     if (!isBoolean(option) && option.types.includes("list")) {
       made.argParser((text: string, before: unknown) => {
         const value = valueFromText(option, text);

@@ -22,6 +22,7 @@ const trainSchema = z.object({
   steps: z.int().min(1).default(1000).describe("Optimiser steps.").meta({ short: "s" }),
   tie: z.boolean().default(true).describe("Tie the embeddings."),
   verbose: z.boolean().default(false).describe("Say more."),
+  noRepeat: z.int().min(0).default(0).describe("A setting whose name begins with no."),
   stop: z.array(z.string()).default([]).describe("Stop strings."),
   optim: z.object({
     kind: z.enum(["adamw", "muon"]).default("adamw").describe("Optimiser."),
@@ -291,5 +292,22 @@ describe("the executable", () => {
 
   it.skipIf(process.platform === "win32")("exits with 130 at the second signal when a command does not listen", async () => {
     expect(await interrupt("ignore", "SIGINT")).toEqual({ code: 130, text: "ready\nasked to stop\n" });
+  });
+});
+
+describe("settings whose name begins with no", () => {
+  it("take a value and leave defaults alone", async () => {
+    const entries = [{ name: "train", summary: "Train a model", load: async () => train }];
+    const io = {
+      stdout: bufferedOutput(),
+      stderr: bufferedOutput(),
+      stdin: Readable.from([]),
+      env: {},
+      signal: new AbortController().signal,
+    };
+    expect(await runCli(["train", "a.txt", "--no-tie"], io, entries)).toBe(0);
+    expect(received?.options).toMatchObject({ noRepeat: 0, tie: false });
+    expect(await runCli(["train", "a.txt", "--no-repeat", "3"], io, entries)).toBe(0);
+    expect(received?.options).toMatchObject({ noRepeat: 3, tie: true });
   });
 });
