@@ -11,7 +11,7 @@ export const quickstartOptions = {
   steps: 500,
   learningRate: 3e-3,
   schedule: { kind: "cosine-warmup-with-min-lr", warmupSteps: 25 },
-  evaluateEvery: 100,
+  evaluateEvery: 250,
   sampleEvery: 250,
   checkpointEvery: 250,
   samplePrompt: "The people of the United States",
