@@ -47,7 +47,7 @@ const activations: [name: string, fn: (x: Tensor) => Tensor, reference: ((x: num
 ];
 
 describe.each(activations)("%s", (_, fn, reference, range) => {
-  for (const shape of [[], [7], [2, 0], [2, 1, 3]]) {
+  for (const shape of [[], [2, 1, 3]]) {
     checkDerivatives(`[${shape}]`, fn, [shape], { reference: reference && ((x) => elementwise(reference, x)), range });
   }
 });

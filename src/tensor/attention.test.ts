@@ -340,8 +340,11 @@ describe("groupQueryAttention in place is the composed softmax over a cache", ()
       [...x, pastKey, pastValue, slots, biasOf(N), ...angle],
     );
     close("output", toDense(actual).data, output.data, 1e-5);
-    close("keys", toDense(key).data, presentKey.data, 1e-6);
-    close("values", toDense(value).data, presentValue.data, 1e-6);
+    // Beyond the new rows a backend that copies its outputs leaves zeros.
+    const filled = (cache: Dense): ArrayLike<number> =>
+      tabulate([B, G, N, D], (b, g, n, d) => (n < pasts[b] + S ? at(cache, [b, g, n, d]) : 0)).data;
+    close("keys", filled(toDense(key)), filled(presentKey), 1e-6);
+    close("values", filled(toDense(value)), filled(presentValue), 1e-6);
     program.dispose();
   }
 

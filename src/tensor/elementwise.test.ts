@@ -105,7 +105,7 @@ const broadcasts: [a: number[], b: number[]][] = [
 
 describe.each(arithmetic)("%s", (name, fn, reference, range) => {
   // All of them go through the same rule; the two with the most different derivatives meet every pair of shapes.
-  for (const [a, b] of name === "add" || name === "div" ? broadcasts : broadcasts.slice(3, 9)) {
+  for (const [a, b] of name === "add" || name === "div" ? broadcasts : broadcasts.slice(5, 8)) {
     checkDerivatives(`[${a}] and [${b}]`, (x, y) => fn(x, y), [a, b], { reference: (x, y) => elementwise(reference, x, y), range });
   }
   checkDerivatives("a number on the right", (x) => fn(x, 0.7), [[2, 3]], {
@@ -165,10 +165,12 @@ const functions: [name: string, fn: (x: Tensor) => Tensor, reference: (x: number
 ];
 
 describe.each(functions)("%s", (_, fn, reference, range) => {
-  for (const shape of [[], [5], [2, 0], [1, 2, 2, 2]]) {
+  for (const shape of [[], [1, 2, 2, 2]]) {
     checkDerivatives(`[${shape}]`, fn, [shape], { reference: (x) => elementwise(reference, x), range });
   }
 });
+
+checkDerivatives("a function of nothing", (x) => tanh(exp(x)), [[2, 0]], { reference: (x) => x });
 
 test("round takes halves to even", () => {
   const [y] = evaluate(round, [bufferFrom("f64", [6], [-1.5, -0.5, 0.5, 1.5, 2.5, 2.4])]);
