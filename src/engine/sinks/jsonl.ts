@@ -1,6 +1,6 @@
 // metrics.jsonl: one event a line, exactly as it was emitted, so that the file can be read back into typed events.
 // JSON has no NaN and no infinities; they are written as the strings "NaN", "Infinity" and "-Infinity".
-import { closeSync, ftruncateSync, openSync, readSync, writeSync } from "node:fs";
+import { closeSync, fstatSync, ftruncateSync, openSync, readSync, writeSync } from "node:fs";
 import { basename } from "node:path";
 import type { RunEvent } from "../events.ts";
 import type { Sink } from "./sink.ts";
@@ -11,15 +11,23 @@ const maxLineBytes = 64 * 1024 * 1024;
 /**
  * Appends to `path`. At `run-start` the file is cut back to what happened up to the step that the run starts from, so that a resumed
  * run leaves one history: later lines of an abandoned continuation and a half-written last line go. A new run starts an empty file.
+ * What this sink wrote ahead of `run-start` (stages, warnings and artifacts of the preparation) stays.
  */
 export function createJsonlSink(path: string): Sink {
   let file: number | undefined;
+  let ownStart = 0;
   return {
     name: basename(path),
     write(event) {
-      if (event.kind === "run-start" || file === undefined) {
-        file ??= openSync(path, "a+");
-        if (event.kind === "run-start") ftruncateSync(file, event.resumedFrom === undefined ? 0 : lengthUpTo(file, event.step));
+      if (file === undefined) {
+        file = openSync(path, "a+");
+        ownStart = fstatSync(file).size;
+      }
+      if (event.kind === "run-start") {
+        const own = readFrom(file, ownStart);
+        ftruncateSync(file, event.resumedFrom === undefined ? 0 : lengthUpTo(file, event.step, ownStart));
+        writeAll(file, own);
+        ownStart = Number.POSITIVE_INFINITY;
       }
       writeAll(file, encodeEvent(event));
     },
@@ -44,6 +52,15 @@ function writeAll(file: number, bytes: Buffer): void {
   for (let written = 0; written < bytes.length; ) written += writeSync(file, bytes, written);
 }
 
+/** What comes after byte `start`: a few lines of one preparation. */
+function readFrom(file: number, start: number): Buffer {
+  const bytes = Buffer.alloc(Math.max(0, fstatSync(file).size - start));
+  let length = 0;
+  for (let count = -1; count !== 0 && length < bytes.length; length += count)
+    count = readSync(file, bytes, length, bytes.length - length, start + length);
+  return bytes.subarray(0, length);
+}
+
 /** The events of a metrics file, line by line; ends quietly at a line that is not one (a crash may leave half a line at the end). */
 export function* readMetrics(path: string): Generator<RunEvent> {
   const file = openSync(path, "r");
@@ -54,11 +71,11 @@ export function* readMetrics(path: string): Generator<RunEvent> {
   }
 }
 
-/** Bytes up to the first line that is damaged or later than `step`. Steps never fall within a file, so all that follows goes too. */
-function lengthUpTo(file: number, step: number): number {
+/** Bytes, at most `limit`, up to the first line that is damaged or later than `step`; all that follows goes too. */
+function lengthUpTo(file: number, step: number, limit: number): number {
   let length = 0;
   for (const { event, end } of linesOf(file)) {
-    if (event.step > step) break;
+    if (event.step > step || end > limit) break;
     length = end;
   }
   return length;

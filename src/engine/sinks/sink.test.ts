@@ -51,6 +51,19 @@ test("a resume cuts the file back to its step; a new run empties it", () => {
   expect(told(path)).toEqual(["run-start 0"]);
 });
 
+test("what a sink wrote ahead of the start stays, what others wrote before does not", () => {
+  const path = join(directory, "metrics.jsonl");
+  const stage: RunEvent = { ...base, kind: "stage", step: 0, name: "model", message: "1 parameter" };
+  write(path, [start(0), step(1), step(2)]);
+  writeFileSync(path, `${readFileSync(path, "utf8")}{"kind":"st`);
+  write(path, [stage, start(1), step(2)]);
+  expect(told(path)).toEqual(["run-start 0", "step 1", "stage 0", "run-start 1", "step 2"]);
+  write(path, [stage, start(0)]);
+  expect(told(path)).toEqual(["stage 0", "run-start 0"]);
+  write(path, [start(0), step(1), start(0)]);
+  expect(told(path)).toEqual(["run-start 0"]);
+});
+
 test("half a line at the end, or damage in the middle, is cut off at a resume", () => {
   const path = join(directory, "metrics.jsonl");
   write(path, [start(0), step(1)]);
