@@ -57,7 +57,7 @@ async function prepare({ threads, peers, cacheFolder, defer }: Context): Promise
   for (const { name, file, bits } of formats) {
     const model = bits === undefined ? original : quantiseDecoder(original, { bits, blockSize: 32 });
     const runner = runnerOf(model, shortCapacity);
-    await peer?.call("load", { file, past: tokens(past), capacity: shortCapacity });
+    const note = await peer?.call<string | null>("load", { file, past: tokens(past), capacity: shortCapacity });
     for (const count of [1, 8] as const) {
       const entry: Case = {
         name: `${name}, ${count} new token${count > 1 ? "s" : ""}`,
@@ -74,6 +74,7 @@ async function prepare({ threads, peers, cacheFolder, defer }: Context): Promise
         entry.contenders.push({
           name: `llama.cpp ${file}`,
           side: "peer",
+          note: note ?? undefined,
           sample: () => peer.call<number>("sample", { file, tokens: tokens(count), calls: calls[count] }),
         });
       }

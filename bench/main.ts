@@ -21,6 +21,7 @@ const usage = `npm run bench -- [name ...] [options]
   --rounds n     interleaved rounds, at least 1 (default 5)
   --threads n    threads for ours and theirs (default: physical cores)
   --pause ms     rest between two contenders (default 250)
+  --peer-wait w  passive (default): the peers' threads sleep at barriers; default: they spin first, fairer to them on a quiet machine
   --thorough     also what takes long to prepare (torch.compile)
   --json file    write all samples
 Peers: LONGWAVE_BENCH_PYTHON names a Python that has what --list says. Large files go to LONGWAVE_BENCH_CACHE (default: the system's
@@ -36,6 +37,7 @@ export async function main(args: readonly string[]): Promise<number> {
       rounds: { type: "string", default: "5" },
       threads: { type: "string" },
       pause: { type: "string", default: "250" },
+      "peer-wait": { type: "string", default: "passive" },
       thorough: { type: "boolean", default: false },
       json: { type: "string" },
     },
@@ -56,6 +58,8 @@ export async function main(args: readonly string[]): Promise<number> {
   }
   const rounds = positive("rounds", values.rounds);
   const pauseMs = positive("pause", values.pause);
+  const wait = values["peer-wait"];
+  if (wait !== "passive" && wait !== "default") throw new Error(`--peer-wait: expected passive or default, got ${wait}`);
   const { backend } = openBackend(values.threads === undefined ? {} : { threads: positive("threads", values.threads) });
   const machine = describeMachine(backend.threads, backend.version);
   backend.dispose();
@@ -72,15 +76,14 @@ export async function main(args: readonly string[]): Promise<number> {
     try {
       const { threads } = machine;
       const onCase = (result: CaseResult) => print(caseLines(result, missing));
-      results.push(
-        ...(await runBenchmark(benchmark, { rounds, threads, cacheFolder, thorough: values.thorough, python, pauseMs, onCase })),
-      );
+      const settings = { rounds, threads, cacheFolder, thorough: values.thorough, python, wait, pauseMs, onCase } as const;
+      results.push(...(await runBenchmark(benchmark, settings)));
     } catch (error) {
       failures++;
       print([`  failed: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`, ""]);
     }
   }
-  if (values.json) writeFileSync(values.json, `${JSON.stringify({ machine, rounds, results }, null, 2)}\n`);
+  if (values.json) writeFileSync(values.json, `${JSON.stringify({ machine, rounds, peerWait: wait, results }, null, 2)}\n`);
   return failures > 0 ? 1 : 0;
 }
 

@@ -8,10 +8,22 @@ const folder = join(fileURLToPath(new URL(".", import.meta.url)), "..", "peers")
 
 export type PeerFactory = (script: string) => Peer;
 
+/**
+ * What OpenMP threads do at a barrier: `passive` sleeps at once; `default` spins for about a millisecond first, which is faster when the
+ * cores are free and far slower when they are not.
+ */
+export type WaitPolicy = "passive" | "default";
+
+export interface PeerOptions {
+  python: string;
+  threads: number;
+  wait: WaitPolicy;
+}
+
 /** @param defer registers the end of each process. */
-export function pythonPeers(python: string, threads: number, defer: (close: () => Promise<void>) => void): PeerFactory {
+export function pythonPeers(options: PeerOptions, defer: (close: () => Promise<void>) => void): PeerFactory {
   return (script) => {
-    const peer = new Peer(python, script, threads);
+    const peer = new Peer(script, options);
     defer(() => peer.close());
     return peer;
   };
@@ -25,15 +37,15 @@ export class Peer {
   #errors = "";
   #gone = false;
 
-  constructor(python: string, script: string, threads: number) {
+  constructor(script: string, { python, threads, wait }: PeerOptions) {
     this.#script = script;
     this.#child = spawn(python, ["-u", join(folder, script)], {
-      // Waiting threads sleep: ours have the cores to themselves while it is our turn.
       env: {
         ...process.env,
+        PYTHONDONTWRITEBYTECODE: "1",
         OMP_NUM_THREADS: String(threads),
         MKL_NUM_THREADS: String(threads),
-        OMP_WAIT_POLICY: process.env.LONGWAVE_BENCH_WAIT ?? "PASSIVE",
+        ...(wait === "passive" ? { OMP_WAIT_POLICY: "PASSIVE" } : {}),
         TOKENIZERS_PARALLELISM: "true",
         RAYON_NUM_THREADS: String(threads),
       },

@@ -1,7 +1,7 @@
 // Runs benchmarks: interleaved rounds, then medians, and the ratio of ours to the peer within each round.
 import type { Benchmark, Case, Context } from "./benchmark.ts";
 import { median } from "./benchmark.ts";
-import { pythonPeers } from "./peer.ts";
+import { pythonPeers, type WaitPolicy } from "./peer.ts";
 
 export interface Spread {
   median: number;
@@ -32,6 +32,7 @@ export interface RunOptions {
   cacheFolder: string;
   thorough: boolean;
   python: string | undefined;
+  wait: WaitPolicy;
   /** Rest between two contenders, in milliseconds: threads that still spin fall asleep. */
   pauseMs: number;
   onCase: (result: CaseResult) => void;
@@ -43,10 +44,10 @@ const warmUps = 1;
 export async function runBenchmark(benchmark: Benchmark, options: RunOptions): Promise<CaseResult[]> {
   const closers: (() => void | Promise<void>)[] = [];
   const defer: Context["defer"] = (close) => closers.push(close);
-  const { threads, rounds, cacheFolder, thorough, python } = options;
+  const { threads, rounds, cacheFolder, thorough, python, wait } = options;
   const results: CaseResult[] = [];
   try {
-    const peers = python === undefined ? undefined : pythonPeers(python, threads, defer);
+    const peers = python === undefined ? undefined : pythonPeers({ python, threads, wait }, defer);
     const cases = await benchmark.prepare({ threads, rounds, peers, cacheFolder, thorough, defer });
     for (const entry of cases) {
       const samples = await interleave(entry, options);

@@ -1,6 +1,8 @@
 """llama.cpp's side of decode, through llama-cpp-python's low-level functions. The GGUF has the same shape and random weights."""
 
 import os
+import subprocess
+import sys
 import time
 
 import gguf
@@ -102,18 +104,31 @@ def decode(context, tokens, position):
     return elapsed
 
 
+def works(file, extra):
+    """Whether a token can be decoded, tried in a process of its own: some builds crash in the kernels for repacked weights (AMX)."""
+    return subprocess.run([sys.executable, __file__, paths[file], str(int(extra))], capture_output=True).returncode == 0
+
+
 def load(file, past, capacity):
-    model = llama_cpp.llama_model_load_from_file(paths[file].encode(), llama_cpp.llama_model_default_params())
+    extra = works(file, True)
+    context = open_context(paths[file], extra, capacity)
+    decode(context, past, 0)
+    models[file] = (context, len(past))
+    return None if extra else "without repacked weights: this build of llama.cpp crashes with them"
+
+
+def open_context(path, extra, capacity):
+    parameters = llama_cpp.llama_model_default_params()
+    parameters.use_extra_bufts = extra
+    model = llama_cpp.llama_model_load_from_file(path.encode(), parameters)
     parameters = llama_cpp.llama_context_default_params()
     parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = capacity, 512, 512
     parameters.n_threads = parameters.n_threads_batch = threads
     parameters.no_perf = True
     context = llama_cpp.llama_init_from_model(model, parameters)
     if not context:
-        raise RuntimeError(f"no context for {paths[file]}")
-    decode(context, past, 0)
-    models[file] = (context, len(past))
-    return True
+        raise RuntimeError(f"no context for {path}")
+    return context
 
 
 def sample(file, tokens, calls):
@@ -126,4 +141,7 @@ def sample(file, tokens, calls):
     return median(times)
 
 
+if len(sys.argv) > 1:
+    decode(open_context(sys.argv[1], sys.argv[2] == "1", 64), [1, 2, 3], 0)
+    sys.exit(0)
 serve({"prepare": prepare, "load": load, "sample": sample})

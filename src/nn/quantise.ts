@@ -86,7 +86,7 @@ function quantiseBlock(values: Float32Array, levels: Uint8Array, scale: number, 
   levels.fill(zero);
   for (let i = 0; i < values.length; i++) {
     const level = Math.floor(values[i] * factor + zero + 0.5);
-    levels[i] = level < 0 ? 0 : level > top ? top : level;
+    levels[i] = level < 0 ? 0 : Math.min(level, top);
   }
 }
 
