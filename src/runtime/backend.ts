@@ -2,12 +2,6 @@
 // native.ts: ONNX Runtime's C API through koffi (the default). binding.ts: onnxruntime-node's addon (the fallback).
 import type { TensorBuffer } from "./buffer.ts";
 
-/**
- * What a shared initializer names as its external file. ONNX Runtime wants something that exists and never opens it; a folder
- * always exists, and one that is opened by mistake (a node fed by weights alone) is an error rather than wrong numbers.
- */
-export const externalLocation = ".";
-
 export interface BackendOptions {
   /** Threads of the one pool that all sessions share. Default: physical cores. */
   threads?: number;
@@ -19,7 +13,7 @@ export interface SessionOptions {
   /** Default "all". */
   optimization?: OptimizationLevel;
   /**
-   * Weights that the graph declares as initializers with external data ({@link externalLocation}, offset 0, length in bytes). The session refers to this memory and never copies it
+   * Weights that the graph declares as initializers with external data (location ".", offset 0, length in bytes). The session refers to this memory and never copies it
    * (the binding backend does copy). With `prepack` it also holds its own packed copy, and updates of the buffer go unseen.
    */
   initializers?: ReadonlyMap<string, TensorBuffer>;

@@ -43,7 +43,7 @@ const hints: readonly { when: RegExp; hint: string }[] = [
   },
   {
     when: /External data path|external data location/i,
-    hint: 'A shared initializer must name "." (externalLocation) as its external data.',
+    hint: 'A shared initializer must name "." as its external data.',
   },
   {
     when: /cannot get file size|file_size|GetFileLength/,

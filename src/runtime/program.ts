@@ -18,7 +18,7 @@ export const spec = (dtype: DType, shape: Shape): TensorSpec => ({ dtype, shape 
 export interface CompileOptions {
   /** Appears in errors and profiles. */
   name?: string;
-  /** Default "all". */
+  /** Default "all"; "basic" for programs with float64, because higher levels fuse products with factors kept in float32. */
   optimization?: OptimizationLevel;
   /** Threads of its own instead of the shared pool (1 for tiny programs). */
   threads?: number;
@@ -91,7 +91,9 @@ export class Program<I, O> {
     this.#onnx = { inputs: model.inputs, outputs: model.outputs };
     this.nodeCount = model.nodeCount;
     this.modelBytes = model.bytes.byteLength;
-    const { optimization, threads, profile, prepack } = options;
+    const { threads, profile, prepack } = options;
+    const hasFloat64 = [...this.#inputTensors.values(), ...tensors].some(({ dtype }) => dtype === "f64");
+    const optimization = options.optimization ?? (hasFloat64 ? "basic" : "all");
     const initializers = new Map(model.initializers.map(({ tensor, name }) => [name, weights.get(tensor) as TensorBuffer]));
     this.#session = backend.createSession(model.bytes, { optimization, threads, profile, prepack, initializers });
   }
