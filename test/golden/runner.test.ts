@@ -272,7 +272,9 @@ test("every covered kind has an altered copy above, save those of which no copy 
   const withoutAlteration = ["models/tokenizers/unigram", "models/tokenizers/unigram-byte-fallback"];
   const covered = [...readCoverage()].filter(([, { covered }]) => covered).map(([kind]) => kind);
   const known = [...Object.keys(sources), ...withoutCopy, ...withoutAlteration];
-  expect(covered.filter((kind) => !known.includes(kind))).toEqual([]);
+  // rl-core.test.ts does the same for these.
+  const isElsewhere = (kind: string): boolean => /^rl\/(estimators|policy_|preference)/.test(kind);
+  expect(covered.filter((kind) => !known.includes(kind) && !isElsewhere(kind))).toEqual([]);
 });
 
 describe("damaged and foreign files", () => {

@@ -1,0 +1,120 @@
+// rl/estimators.json: group advantages of verl and TRL, leave-one-out, process supervision, whitening of five libraries.
+import { type GroupEstimator, groupAdvantages, groupEstimators, processAdvantages } from "../../../src/rl/core/advantages.ts";
+import {
+  leaveOneOutAdvantages,
+  type RewardAdvantageOptions,
+  rewardAdvantages,
+  weightedSums,
+} from "../../../src/rl/core/reward-advantages.ts";
+import { maskedMoments, type WhitenOptions, whiten } from "../../../src/rl/core/whitening.ts";
+import type { Comparison, Tolerance } from "../compare.ts";
+import {
+  asIntegers,
+  asNamedNumbers,
+  asNumber,
+  asNumbers,
+  asObject,
+  asObjects,
+  asText,
+  type Fields,
+  Malformed,
+  shorten,
+} from "../fields.ts";
+import type { GoldenCase, GoldenKind } from "../kind.ts";
+
+const file = "estimators.json";
+const exact: Tolerance = { relative: 1e-10, absolute: 1e-14 };
+
+const runs: Readonly<Record<string, (fields: Fields, comparison: Comparison) => void>> = {
+  groupAdvantages: runGroups,
+  trlGroupAdvantages: runTrl,
+  trlRloo: runRloo,
+  processSupervision: runProcess,
+  whitening: runWhitening,
+};
+
+export const kind: GoldenKind = {
+  recognise(folder) {
+    const content = folder.peek(file);
+    if (!content || !Object.keys(runs).some((name) => name in content)) return [];
+    return [{ name: file, files: [file], shared: true, cases: () => casesOf(content) }];
+  },
+};
+
+function* casesOf(content: Fields): Generator<GoldenCase> {
+  for (const [name, run] of Object.entries(runs)) {
+    if (!(name in content)) continue;
+    for (const [index, fields] of asObjects(content[name], name).entries())
+      yield { kind: `rl/estimators/${name}`, name: shorten(`${name} ${index}`), run: (comparison) => run(fields, comparison) };
+  }
+}
+
+function runGroups(fields: Fields, comparison: Comparison): void {
+  const [scores, groups] = [asNumbers(fields.scores, "scores").data, asIntegers(fields.groups, "groups")];
+  const lengths = asIntegers(fields.lengths, "lengths");
+  for (const [name, expected] of asNamedNumbers(fields.advantages, "advantages")) {
+    if (!groupEstimators.includes(name as GroupEstimator)) throw new Malformed(`advantages: got "${name}"`);
+    comparison.numbers(`advantages.${name}`, groupAdvantages(name as GroupEstimator, scores, groups, { lengths }), expected, exact);
+  }
+}
+
+function rewardsOf(fields: Fields): Float64Array[] {
+  const { data, shape } = asNumbers(fields.rewardsPerFunction, "rewardsPerFunction");
+  const [rows, count] = shape;
+  return Array.from({ length: rows }, (_, row) => Float64Array.from({ length: count }, (_, k) => data[row * count + k]));
+}
+
+function runTrl(fields: Fields, comparison: Comparison): void {
+  const computed = rewardAdvantages(rewardsOf(fields), {
+    numGenerations: asNumber(fields.numGenerations, "numGenerations"),
+    weights: asNumbers(fields.weights, "weights").data as number[],
+    aggregation: asText(fields.aggregation, "aggregation") as RewardAdvantageOptions["aggregation"],
+    scaleRewards: asText(fields.scaleRewards, "scaleRewards") as RewardAdvantageOptions["scaleRewards"],
+  });
+  comparison.numbers("rewards", computed.rewards, asNumbers(fields.rewards, "rewards"), exact);
+  comparison.numbers("advantages", computed.advantages, asNumbers(fields.advantages, "advantages"), exact);
+  comparison.exact("stdIsZero", computed.stdIsZero.map(Number), fields.stdIsZero);
+}
+
+function runRloo(fields: Fields, comparison: Comparison): void {
+  const rewards = weightedSums(rewardsOf(fields), asNumbers(fields.weights, "weights").data as number[]);
+  const advantages = leaveOneOutAdvantages(rewards, {
+    numGenerations: asNumber(fields.numGenerations, "numGenerations"),
+    normalise: fields.normaliseAdvantages === true,
+  });
+  comparison.numbers("advantages", advantages, asNumbers(fields.advantages, "advantages"), exact);
+}
+
+function runProcess(fields: Fields, comparison: Comparison): void {
+  const outputs = asObjects(fields.outputs, "outputs").map((output, i) => ({
+    length: asNumber(output.length, `outputs[${i}].length`),
+    stepEnds: asIntegers(output.stepEnds, `outputs[${i}].stepEnds`),
+    stepRewards: asNumbers(output.stepRewards, `outputs[${i}].stepRewards`).data as number[],
+  }));
+  const ddof = asNumber(fields.ddof, "ddof") as 0 | 1;
+  const computed = processAdvantages(outputs, { ddof, epsilon: asNumber(fields.epsilon, "epsilon") });
+  const expected = fields.advantages as unknown[];
+  for (const [i, advantages] of computed.entries())
+    comparison.numbers(`advantages[${i}]`, advantages, asNumbers(expected?.[i], `advantages[${i}]`), exact);
+}
+
+function runWhitening(fields: Fields, comparison: Comparison): void {
+  const [{ data: values }, { data: mask }] = [asNumbers(fields.values, "values"), asNumbers(fields.mask, "mask")];
+  const countEpsilon = 1e-8;
+  const verl = asObject(fields.verl, "verl");
+  const check = (place: string, actual: ArrayLike<number>, expected: unknown): void =>
+    comparison.numbers(place, actual, asNumbers(expected, place), exact);
+  check("verl.maskedMean", [maskedMoments(values, mask, { countEpsilon }).mean], [verl.maskedMean]);
+  check("verl.maskedVarUnbiased", [maskedMoments(values, mask, { countEpsilon }).variance], [verl.maskedVarUnbiased]);
+  check("verl.maskedVarBiased", [maskedMoments(values, mask, { countEpsilon, ddof: 0 }).variance], [verl.maskedVarBiased]);
+  check("verl.whiten", whiten(values, mask, { countEpsilon }), verl.whiten);
+  check("verl.whitenKeepMean", whiten(values, mask, { countEpsilon, keepMean: true }), verl.whitenKeepMean);
+  const under = (options: WhitenOptions): Float64Array => whiten(values, mask, options);
+  const entries = (all: Float64Array): Float64Array => all.filter((_, i) => mask[i] !== 0);
+  const zeroed = (all: Float64Array): Float64Array => all.map((value, i) => (mask[i] !== 0 ? value : 0));
+  const of = (name: string, field: string): unknown => asObject(fields[name], name)[field];
+  check("sb3.normalised", entries(under({ epsilonPlace: "std" })), of("sb3", "normalised"));
+  check("spinningUp.normalised", entries(under({ ddof: 0, epsilon: 0 })), of("spinningUp", "normalised"));
+  check("moss.whiten", zeroed(under({ ddof: 0, epsilon: 1e-6 })), of("moss", "whiten"));
+  check("openRlhf.normalised", zeroed(under({ ddof: 0, epsilonPlace: "floor" })), of("openRlhf", "normalised"));
+}
