@@ -1,16 +1,18 @@
-// Runs a decoder over a KV cache: prefill in chunks, one-token steps for one sequence or a batch of unequal lengths.
+// Runs a decoder over a KV cache: prefill in chunks, one-token steps for one sequence or a batch of unequal lengths, trees of drafts.
 // Everything that a step needs is bound once; a step writes a few integers, runs, and leaves logits in memory that it owns.
 import { BackendError, UsageError } from "../base/errors.ts";
-import { type CachedEmission, decoderCached, emissionFor, readsPositions } from "../models/decoder/cached.ts";
+import { type CachedEmission, decoderCached, emissionFor, readsPositions, treeEmissionFor } from "../models/decoder/cached.ts";
 import type { DecoderConfig } from "../models/decoder/config.ts";
 import { bytesOfTree, type InferenceModel } from "../models/decoder/quantise.ts";
 import type { Backend, ProfileEvent } from "../runtime/backend.ts";
-import { allocate, type TensorBuffer, viewOf } from "../runtime/buffer.ts";
+import { allocate, type TensorBuffer } from "../runtime/buffer.ts";
 import { KVCache } from "../runtime/kv-cache.ts";
-import { type BoundProgram, compile, type Program, spec } from "../runtime/program.ts";
+import { compile, type Program, spec } from "../runtime/program.ts";
 import type { DType } from "../tensor/dtype.ts";
 import type { Dim } from "../tensor/graph.ts";
 import { flatten, mapTree } from "../tensor/tree.ts";
+import { allocateRows, type Call, type RowBuffers, SequenceCall, type TargetFeatures, type TargetRows, TreeCall } from "./runner-calls.ts";
+import { TreeShape } from "./token-tree.ts";
 
 export interface RunnerOptions {
   /** Sequences that are decoded together, B. Default 1. */
@@ -43,10 +45,14 @@ export interface RunnerMemory {
 type Inputs = ReturnType<typeof inputSpecs>;
 interface Outputs {
   logits: unknown;
+  hidden?: unknown;
+  layers?: unknown;
   cache: unknown;
 }
+type AnyProgram = Program<Inputs, Outputs>;
 
-function inputSpecs({ config, parameters }: InferenceModel, batch: number, time: Dim, rows: Dim, capacity: number) {
+/** Inputs of a program over S new tokens with R rows; those of a tree besides. */
+function inputSpecs({ config, parameters }: InferenceModel, batch: number, time: Dim, rows: Dim, capacity: number, isTree: boolean) {
   const layer = () => {
     const shape = [batch, config.kvHeads, capacity, config.headWidth];
     return { key: spec("f32", shape), value: spec("f32", shape) };
@@ -59,18 +65,12 @@ function inputSpecs({ config, parameters }: InferenceModel, batch: number, time:
     total: spec("i32", []),
     rows: spec("i32", [rows]),
     cache: Array.from({ length: config.layers }, layer),
+    ...(isTree
+      ? {
+          tree: { bias: spec("f32", [1, 1, time, time]), slots: spec("i32", [1, time]), before: spec("i64", [2]), after: spec("i64", [2]) },
+        }
+      : {}),
   };
-}
-
-/** Memory of one bound call: ids in, logits out. */
-interface Call {
-  bound: BoundProgram<Inputs, Outputs>;
-  ids: Int32Array;
-  positions: Int32Array;
-  lengths: Int32Array;
-  total: Int32Array;
-  rows: Int32Array;
-  logits: Float32Array;
 }
 
 export class DecoderRunner {
@@ -82,11 +82,14 @@ export class DecoderRunner {
   readonly #backend: Backend;
   readonly #model: InferenceModel;
   readonly #options: Required<Pick<RunnerOptions, "weights" | "emission" | "profile">>;
-  #sequenceProgram: Program<Inputs, Outputs> | undefined;
-  #batchProgram: Program<Inputs, Outputs> | undefined;
+  #sequenceProgram: AnyProgram | undefined;
+  #batchProgram: AnyProgram | undefined;
+  #treeProgram: AnyProgram | undefined;
   readonly #single = new Map<number, Call>();
-  readonly #several = new Map<number, Several>();
+  readonly #several = new Map<number, SequenceCall>();
+  readonly #trees = new Map<number, TreeCall>();
   #batched: Call | undefined;
+  #features: TargetFeatures = {};
   #disposed = false;
 
   constructor(backend: Backend, model: InferenceModel, options: RunnerOptions = {}) {
@@ -123,13 +126,13 @@ export class DecoderRunner {
     const start = this.cache.lengths[row];
     if (ids.length === 0) throw new UsageError("append: expected at least one token, got none");
     this.#reserve(start + ids.length);
-    if (ids.length === 1) return this.#one(row, ids[0]);
-    let logits: Float32Array | undefined;
+    if (ids.length === 1) return this.#one(row, ids[0]).logits;
+    let rows: TargetRows | undefined;
     for (let from = 0; from < ids.length; from += this.prefillChunk) {
       const count = Math.min(this.prefillChunk, ids.length - from);
-      logits = this.#chunk(row, ids, from, count, [count - 1]);
+      rows = this.#chunk(row, ids, from, count, false);
     }
-    return logits as Float32Array;
+    return (rows as TargetRows).logits;
   }
 
   /**
@@ -141,13 +144,54 @@ export class DecoderRunner {
     if (ids.length === 0 || ids.length > this.prefillChunk)
       throw new UsageError(`appendAll: expected 1 to ${this.prefillChunk} tokens, got ${ids.length}`);
     this.#reserve(this.cache.lengths[row] + ids.length);
-    return this.#chunk(
-      row,
-      ids,
-      0,
-      ids.length,
-      Array.from({ length: ids.length }, (_, i) => i),
-    );
+    return this.#chunk(row, ids, 0, ids.length, true).logits;
+  }
+
+  /** Makes these rows part of what {@link DecoderRunner.appendTree} returns. Programs without them are compiled anew. */
+  provide({ hidden = false, layers = [] }: TargetFeatures): void {
+    this.#refuseDisposed();
+    const wrong = layers.find((layer) => !(Number.isInteger(layer) && layer >= 0 && layer < this.config.layers));
+    if (wrong !== undefined)
+      throw new UsageError(`provide: expected layers 0 to ${this.config.layers - 1}, got ${wrong}`, {
+        hint: "The drafter was made for a deeper model.",
+      });
+    const had = this.#features;
+    const all = [...new Set([...(had.layers ?? []), ...layers])].sort((a, b) => a - b);
+    if ((had.hidden || !hidden) && all.length === (had.layers?.length ?? 0)) return;
+    this.#features = { hidden: had.hidden || hidden, layers: all };
+    this.#sequenceProgram?.dispose();
+    this.#treeProgram?.dispose();
+    this.#sequenceProgram = undefined;
+    this.#treeProgram = undefined;
+    for (const calls of [this.#single, this.#several, this.#trees]) calls.clear();
+  }
+
+  /**
+   * Appends a tree of tokens, each of which sees the cache and its ancestors, and returns rows for all N of them in the order of the
+   * nodes. The cache then holds all N: keep those of a path with `cache.gatherRows(row, start, path)`, start being the length before.
+   * At most `prefillChunk` tokens. The result is a view that the next call overwrites.
+   * @param ids [at least N]
+   * @throws UsageError when the cache is full, or a path is longer than the window of a sliding layer.
+   */
+  appendTree(row: number, shape: TreeShape, ids: ArrayLike<number>): TargetRows {
+    this.#refuseDisposed();
+    const { size } = shape;
+    if (size > this.prefillChunk)
+      throw new UsageError(`appendTree: expected at most ${this.prefillChunk} tokens, got ${size}`, { hint: "Draft fewer tokens." });
+    const start = this.cache.lengths[row];
+    this.#reserve(start + size);
+    if (size === 1) return this.#one(row, ids[0]);
+    if (shape.isChain) return this.#chunk(row, ids, 0, size, true);
+    let call = this.#trees.get(row);
+    if (!call) {
+      call = this.#bindTree(row);
+      this.#trees.set(row, call);
+    }
+    if (shape.maxDepth >= (this.config.window ?? Number.POSITIVE_INFINITY))
+      throw new UsageError(`appendTree: expected paths shorter than the window of ${this.config.window}, got ${shape.maxDepth}`);
+    const rows = call.run(shape, ids, start);
+    this.cache.lengths[row] = start + size;
+    return rows;
   }
 
   /**
@@ -171,7 +215,7 @@ export class DecoderRunner {
     call.total[0] = total;
     call.bound.run();
     for (let row = 0; row < this.batch; row++) if (!active || active[row]) lengths[row]++;
-    return call.logits;
+    return call.rows.logits;
   }
 
   /** Empties a sequence. */
@@ -184,7 +228,7 @@ export class DecoderRunner {
     const { embedding, ...read } = tree;
     // What is gathered from is never packed; a tied embedding is the head's matrix as well.
     const packed = bytesOfTree(read) + (tree.head ? 0 : bytesOfTree(embedding.tokens));
-    const programs = [this.#sequenceProgram, this.#batchProgram].filter(Boolean).length;
+    const programs = this.#programs().length;
     return {
       weights: bytesOfTree(tree),
       packedCopies: this.#options.weights === "packed" ? programs * packed : 0,
@@ -195,17 +239,20 @@ export class DecoderRunner {
   /** Times of every operator since the programs were compiled; needs the option `profile`. Ends profiling. */
   endProfile(): ProfileEvent[] {
     this.#refuseDisposed();
-    return [this.#sequenceProgram, this.#batchProgram].flatMap((program) => program?.endProfile() ?? []);
+    return this.#programs().flatMap((program) => program.endProfile());
   }
 
   dispose(): void {
     this.#disposed = true;
-    this.#sequenceProgram?.dispose();
-    this.#batchProgram?.dispose();
+    for (const program of this.#programs()) program.dispose();
   }
 
   [Symbol.dispose](): void {
     this.dispose();
+  }
+
+  #programs(): AnyProgram[] {
+    return [this.#sequenceProgram, this.#batchProgram, this.#treeProgram].filter((program) => program !== undefined);
   }
 
   #refuseDisposed(): void {
@@ -220,7 +267,7 @@ export class DecoderRunner {
     }
   }
 
-  #one(row: number, id: number): Float32Array {
+  #one(row: number, id: number): TargetRows {
     let call = this.#single.get(row);
     if (!call) {
       call = this.#bindSequence(row, 1, 1);
@@ -233,41 +280,47 @@ export class DecoderRunner {
     call.total[0] = position + 1;
     call.bound.run();
     this.cache.lengths[row] = position + 1;
-    return call.logits;
+    return call.rows;
   }
 
-  #chunk(row: number, ids: ArrayLike<number>, from: number, count: number, wanted: readonly number[]): Float32Array {
+  /** @param all rows of every token, or of the last one alone. */
+  #chunk(row: number, ids: ArrayLike<number>, from: number, count: number, all: boolean): TargetRows {
     let several = this.#several.get(row);
     if (!several) {
       const positioned = readsPositions(this.config, this.#options.emission);
-      several = new Several(this.#bindSequence(row, this.prefillChunk, 1), this.config.vocabSize, positioned);
+      several = new SequenceCall(this.#bindSequence(row, this.prefillChunk, 1), this.#makeRows, positioned);
       this.#several.set(row, several);
     }
     const start = this.cache.lengths[row];
     const { call } = several;
-    const logits = several.resize(count, wanted.length);
+    const rows = several.resize(count, all ? count : 1);
     for (let i = 0; i < count; i++) {
       call.ids[i] = ids[from + i];
       call.positions[i] = start + i;
     }
     call.lengths[0] = start + count - 1;
     call.total[0] = start + count;
-    several.rows.set(wanted);
+    if (all) for (let i = 0; i < count; i++) several.wanted[i] = i;
+    else several.wanted[0] = count - 1;
     call.bound.run();
     this.cache.lengths[row] = start + count;
-    return logits;
+    return rows;
   }
 
-  #compile(batch: number, time: Dim, rows: Dim): Program<Inputs, Outputs> {
-    const specs = inputSpecs(this.#model, batch, time, rows, this.capacity);
-    const { weights, emission, profile } = this.#options;
+  readonly #makeRows = (count: number): RowBuffers => allocateRows(this.config, this.#features, count);
+
+  #compile(batch: number, time: Dim, rows: Dim, isTree = false): AnyProgram {
+    const specs = inputSpecs(this.#model, batch, time, rows, this.capacity, isTree);
+    const { weights, profile } = this.#options;
+    const emission = isTree ? treeEmissionFor(this.config, this.#options.emission) : this.#options.emission;
+    const features = batch === 1 ? this.#features : {};
     const leaves = flatten<TensorBuffer>(this.#model.parameters.tree as never).map(([path, leaf]) => [`parameters.${path}`, leaf] as const);
     return compile(
       this.#backend,
-      ({ parameters, ...inputs }) => decoderCached(this.config, parameters as never, inputs as never, emission) as Outputs,
+      ({ parameters, ...inputs }) => decoderCached(this.config, parameters as never, inputs as never, emission, features) as Outputs,
       specs,
       {
-        name: batch === 1 ? "decode" : `decode x ${batch}`,
+        name: isTree ? "decode tree" : batch === 1 ? "decode" : `decode x ${batch}`,
         profile,
         ...(weights === "bound" ? {} : { weights: new Map(leaves), prepack: weights === "packed" }),
       },
@@ -276,93 +329,53 @@ export class DecoderRunner {
 
   #bindSequence(row: number, time: number, rows: number): Call {
     this.#sequenceProgram ??= this.#compile(1, "S", "R");
-    return this.#bind(this.#sequenceProgram, this.cache.row(row), 1, time, rows);
+    return this.#bind(this.#sequenceProgram, this.cache.row(row), 1, time, this.#makeRows(rows));
   }
 
   #bindBatch(): Call {
     this.#batchProgram ??= this.#compile(this.batch, 1, this.batch);
-    return this.#bind(this.#batchProgram, this.cache.layers, this.batch, 1, this.batch);
+    return this.#bind(this.#batchProgram, this.cache.layers, this.batch, 1, allocateRows(this.config, {}, this.batch));
+  }
+
+  #bindTree(row: number): TreeCall {
+    this.#treeProgram ??= this.#compile(1, "S", "R", true);
+    const tree = {
+      bias: TreeShape.chain(0).bias,
+      slots: allocate("i32", [1, 1]),
+      before: allocate("i64", [2]),
+      after: allocate("i64", [2]),
+    };
+    const call = this.#bind(this.#treeProgram, this.cache.row(row), 1, 1, this.#makeRows(1), { tree });
+    const composed = treeEmissionFor(this.config, this.#options.emission) === "composed";
+    return new TreeCall(call.bound, this.#makeRows, this.capacity, composed);
   }
 
   #bind(
-    program: Program<Inputs, Outputs>,
+    program: AnyProgram,
     cache: readonly { key: TensorBuffer; value: TensorBuffer }[],
     batch: number,
     time: number,
-    rows: number,
+    { buffers, rows }: RowBuffers,
+    extra: Readonly<Record<string, unknown>> = {},
   ): Call {
     const ids = allocate("i32", [batch, time]);
     const positions = allocate("i32", [batch, time]);
     const lengths = allocate("i32", [batch]);
     const total = allocate("i32", []);
-    const rowIndices = allocate("i32", [rows]);
-    for (let i = 0; i < rows; i++) rowIndices.data[i] = i;
-    const logits = allocate("f32", [rows, this.config.vocabSize]);
+    const count = (buffers.get("logits") as TensorBuffer).shape[0];
+    const wanted = allocate("i32", [count]);
+    for (let i = 0; i < count; i++) wanted.data[i] = i;
     const parameters = this.#options.weights === "bound" ? { parameters: this.#model.parameters.tree } : {};
+    const layers = Object.fromEntries((this.#features.layers ?? []).map((layer) => [layer, buffers.get(`layers.${layer}`)]));
     const bound = program.bind(
-      { ...parameters, ids, positions, lengths, total, rows: rowIndices, cache } as never,
-      { logits, cache } as never,
+      { ...parameters, ids, positions, lengths, total, rows: wanted, cache, ...extra } as never,
+      {
+        logits: buffers.get("logits"),
+        cache,
+        ...(buffers.has("hidden") ? { hidden: buffers.get("hidden") } : {}),
+        ...(Object.values(layers).some(Boolean) ? { layers } : {}),
+      } as never,
     );
-    return {
-      bound,
-      ids: ids.data,
-      positions: positions.data,
-      lengths: lengths.data,
-      total: total.data,
-      rows: rowIndices.data,
-      logits: logits.data,
-    };
-  }
-}
-
-/** The call of a sequence whose number of new tokens varies: views of one memory for each size that occurs. */
-class Several {
-  readonly call: Call;
-  rows: Int32Array;
-  readonly #vocabSize: number;
-  readonly #positioned: boolean;
-  readonly #ids: TensorBuffer;
-  readonly #positions: TensorBuffer;
-  readonly #views = new Map<number, { ids: TensorBuffer; positions: TensorBuffer }>();
-  readonly #outputs = new Map<number, { rows: TensorBuffer<"i32">; logits: TensorBuffer<"f32"> }>();
-  #time = -1;
-  #wanted = -1;
-
-  /** @param positioned whether the program reads positions. */
-  constructor(call: Call, vocabSize: number, positioned: boolean) {
-    this.call = call;
-    this.#positioned = positioned;
-    this.rows = call.rows;
-    this.#vocabSize = vocabSize;
-    const inputs = call.bound.inputs as unknown as { ids: TensorBuffer; positions: TensorBuffer };
-    this.#ids = inputs.ids;
-    this.#positions = inputs.positions;
-  }
-
-  /** Sets the sizes of the next run and returns its logits. */
-  resize(time: number, wanted: number): Float32Array {
-    const { bound } = this.call;
-    if (time !== this.#time) {
-      let view = this.#views.get(time);
-      if (!view) {
-        view = { ids: viewOf(this.#ids, [1, time]), positions: viewOf(this.#positions, [1, time]) };
-        this.#views.set(time, view);
-      }
-      bound.setInput("ids", view.ids);
-      if (this.#positioned) bound.setInput("positions", view.positions);
-      this.#time = time;
-    }
-    let output = this.#outputs.get(wanted);
-    if (!output) {
-      output = { rows: allocate("i32", [wanted]), logits: allocate("f32", [wanted, this.#vocabSize]) };
-      this.#outputs.set(wanted, output);
-    }
-    if (wanted !== this.#wanted) {
-      bound.setInput("rows", output.rows);
-      bound.setOutput("logits", output.logits);
-      this.#wanted = wanted;
-    }
-    this.rows = output.rows.data;
-    return output.logits.data;
+    return { bound, ids: ids.data, positions: positions.data, lengths: lengths.data, total: total.data, rows };
   }
 }

@@ -7,14 +7,25 @@ import { rotaryTables } from "../../nn/rotary.ts";
 import { softCap } from "../../tensor/activation.ts";
 import { groupQueryAttention, writeRows } from "../../tensor/attention.ts";
 import { constant, reshape, scalar } from "../../tensor/core.ts";
-import { add, greater, lessEqual, logicalAnd, sub, where } from "../../tensor/elementwise.ts";
+import { add, cast, greater, lessEqual, logicalAnd, sub, where } from "../../tensor/elementwise.ts";
 import { gather, iota } from "../../tensor/gather.ts";
 import type { Dim, Tensor } from "../../tensor/graph.ts";
 import { matmul } from "../../tensor/matmul.ts";
 import { softmax } from "../../tensor/norm.ts";
 import { transpose } from "../../tensor/shape.ts";
 import type { DecoderConfig } from "./config.ts";
-import { type Attend, type DecoderTensors, decoderLogits, decoderStack, embed, rotateHeads, splitHeads, usesRotary } from "./decoder.ts";
+import {
+  type Attend,
+  type DecoderTensors,
+  decoderStack,
+  embed,
+  finalNorm,
+  rotateHeads,
+  splitHeads,
+  unembed,
+  usesRotary,
+} from "./decoder.ts";
+import { padTree } from "./pad-tree.ts";
 
 export interface CachedInputs {
   /** [B, S] (i32) */
@@ -29,11 +40,36 @@ export interface CachedInputs {
   rows: Tensor;
   /** Per layer, [B, G, capacity, D]. */
   cache: { key: Tensor; value: Tensor }[];
+  /** The new tokens are a tree instead of a chain. `positions` then tells their depths. B = 1. */
+  tree?: TreeInputs;
+}
+
+export interface TreeInputs {
+  /** [1, 1, S, S]: 0 where the column is the row's token or an ancestor of it, a large negative number elsewhere. */
+  bias: Tensor;
+  /** [1, S] (i32): place of each new token in the cache. */
+  slots: Tensor;
+  /** [2] (i64): columns that put `bias` behind the past: past, 0. */
+  before: Tensor;
+  /** [2] (i64): columns from there to the capacity: 0, capacity − past − S. Read by the composed emission only. */
+  after: Tensor;
+}
+
+/** Rows that drafters read, besides logits. */
+export interface CachedFeatures {
+  /** Rows after the final norm. */
+  hidden?: boolean;
+  /** Rows as they enter these layers. */
+  layers?: readonly number[];
 }
 
 export interface CachedOutputs {
   /** [R, V] */
   logits: Tensor;
+  /** [R, C], where asked for. */
+  hidden?: Tensor;
+  /** By number of the layer, [R, C], where asked for. */
+  layers?: Record<string, Tensor>;
   /** The caches with the new rows; bind to the same memory as the inputs. */
   cache: { key: Tensor; value: Tensor }[];
 }
@@ -46,6 +82,10 @@ export const emissionFor = (config: DecoderConfig): CachedEmission => (config.he
 /** The kernel's own rotation wants multiples of 16, and queries and keys as the projection gives them. */
 const rotatesInKernel = ({ headWidth, rotaryFraction, qkNorm }: DecoderConfig): boolean =>
   (headWidth * rotaryFraction) % 16 === 0 && headWidth % 16 === 0 && qkNorm === "none";
+
+/** A kernel that counts positions by places in the cache would cut a tree's windows at the wrong ones. */
+export const treeEmissionFor = (config: DecoderConfig, emission = emissionFor(config)): CachedEmission =>
+  config.layerTypes.includes("sliding") ? "composed" : emission;
 
 /** Whether the program of {@link decoderCached} reads `positions`: the fused kernel counts them itself where it rotates. */
 export function readsPositions(config: DecoderConfig, emission = emissionFor(config)): boolean {
@@ -62,6 +102,7 @@ export function decoderCached(
   parameters: DecoderTensors,
   inputs: CachedInputs,
   emission = emissionFor(config),
+  features: CachedFeatures = {},
 ): CachedOutputs {
   const cache: { key: Tensor; value: Tensor }[] = [];
   const attend = emission === "fused" ? fusedAttend(config, inputs, cache) : composedAttend(config, inputs, cache);
@@ -71,9 +112,15 @@ export function decoderCached(
   // (fixed sizes) and no bias would take a node of its own.
   const biased = config.qkvBias || config.outputBias || config.mlpBias;
   const x = emission === "fused" && typeof time === "string" && !biased ? reshape(embedded, [batch, time, config.width]) : embedded;
-  const { hidden } = decoderStack(config, parameters, x, attend, [], { fuseResiduals: true });
-  const rows = gather(reshape(hidden, [-1, config.width]), inputs.rows);
-  return { logits: decoderLogits(config, parameters, rows), cache };
+  const { hidden, layers } = decoderStack(config, parameters, x, attend, features.layers, { fuseResiduals: true });
+  const rowsOf = (all: Tensor): Tensor => gather(reshape(all, [-1, config.width]), inputs.rows);
+  const rows = finalNorm(config, parameters, rowsOf(hidden));
+  return {
+    logits: unembed(config, parameters, rows),
+    cache,
+    ...(features.hidden ? { hidden: rows } : {}),
+    ...(features.layers?.length ? { layers: Object.fromEntries(Array.from(layers, ([layer, all]) => [layer, rowsOf(all)])) } : {}),
+  };
 }
 
 function once<T>(make: () => T): () => T {
@@ -108,6 +155,10 @@ function fusedAttend(config: DecoderConfig, inputs: CachedInputs, present: { key
   const [batch, time] = inputs.ids.shape;
   const tables = capacityTables(config, inputs);
   const rows = positionTables(config, inputs);
+  const tree = inputs.tree && {
+    positions: cast(inputs.positions, "i64"),
+    bias: padTree(inputs.tree.bias, inputs.tree.before, 0, "past_and_new"),
+  };
   return (qkv_NF, layer, block) => {
     const { lengths, total, cache } = inputs;
     const [pastKey, pastValue] = [cache[layer].key, cache[layer].value];
@@ -118,6 +169,7 @@ function fusedAttend(config: DecoderConfig, inputs: CachedInputs, present: { key
       scale: config.attentionScale,
       softCap: config.attentionSoftCap,
       window: config.layerTypes[layer] === "sliding" ? config.window : undefined,
+      tree,
     };
     const join = (x: Tensor, count: number): Tensor => reshape(x, [batch, time, count * headWidth]);
     const result = (): ReturnType<typeof groupQueryAttention> => {
@@ -150,16 +202,29 @@ function fusedAttend(config: DecoderConfig, inputs: CachedInputs, present: { key
 /** The same in plain operators, over the whole capacity with a mask: slower, but without conditions on the head width. */
 function composedAttend(config: DecoderConfig, inputs: CachedInputs, present: { key: Tensor; value: Tensor }[]): Attend {
   const { heads, kvHeads, headWidth } = config;
-  const { ids, positions, cache } = inputs;
+  const { ids, positions, cache, tree } = inputs;
+  const slots = tree?.slots ?? positions;
   const [batch, time] = ids.shape;
   const capacity = cache[0].key.shape[2] as number;
   const tables = positionTables(config, inputs);
   const bias = (window: number | undefined): Tensor => {
     const at = reshape(positions, [batch, 1, 1, time, 1]);
     const places = iota(positions, capacity, "i32");
-    let visible = lessEqual(places, at);
-    if (window !== undefined) visible = logicalAnd(visible, greater(places, sub(at, window)));
-    return where(visible, scalar(ids.graph, "f32", 0), masked);
+    const zero = scalar(ids.graph, "f32", 0);
+    // A new token lies at its position or, in a tree, behind it, and no deeper than the window: it passes for visible.
+    const inWindow = window === undefined ? undefined : greater(places, sub(at, window));
+    if (tree) {
+      const all = reshape(padTree(padTree(tree.bias, tree.before, 0, "past_and_new"), tree.after, masked, capacity), [
+        1,
+        1,
+        1,
+        time,
+        capacity,
+      ]);
+      return inWindow ? add(all, where(inWindow, zero, masked)) : all;
+    }
+    const causal = lessEqual(places, at);
+    return where(inWindow ? logicalAnd(causal, inWindow) : causal, zero, masked);
   };
   const full = once(() => bias(undefined));
   const sliding = once(() => bias(config.window));
@@ -171,8 +236,8 @@ function composedAttend(config: DecoderConfig, inputs: CachedInputs, present: { 
       return transpose(heads_BSHD, [0, 2, 1, 3]);
     });
     const [query_BHSD, key_BGSD, value_BGSD] = turned;
-    const key = writeRows(cache[layer].key, positions, key_BGSD);
-    const value = writeRows(cache[layer].value, positions, value_BGSD);
+    const key = writeRows(cache[layer].key, slots, key_BGSD);
+    const value = writeRows(cache[layer].value, slots, value_BGSD);
     present[layer] = { key, value };
     const spread = (x: Tensor): Tensor => reshape(x, [batch, kvHeads, 1, capacity, headWidth]);
     const query = reshape(query_BHSD, [batch, kvHeads, heads / kvHeads, time, headWidth]);

@@ -121,9 +121,16 @@ function decoderMlp(config: DecoderConfig, { mlp }: BlockTensors, input: Tensor)
 }
 
 /** Final norm and output matrix: rows [N, C] → logits [N, V]. */
-export function decoderLogits(config: DecoderConfig, parameters: DecoderTensors, hidden: Tensor): Tensor {
-  return scope(hidden, "head", () => {
-    const rows = normalize(config, hidden, parameters.norm);
+export const decoderLogits = (config: DecoderConfig, parameters: DecoderTensors, hidden: Tensor): Tensor =>
+  unembed(config, parameters, finalNorm(config, parameters, hidden));
+
+/** The rows [N, C] that the output matrix reads, and that drafters call the final hidden states. */
+export const finalNorm = (config: DecoderConfig, parameters: DecoderTensors, hidden: Tensor): Tensor =>
+  scope(hidden, "head", () => normalize(config, hidden, parameters.norm));
+
+/** Output matrix alone: rows [N, C] after the final norm → logits [N, V]. */
+export function unembed(config: DecoderConfig, parameters: Pick<DecoderTensors, "embedding" | "head">, rows: Tensor): Tensor {
+  return scope(rows, "head", () => {
     const logits = linearLayer(rows, parameters.head ?? { weight: parameters.embedding.tokens });
     return config.logitSoftCap > 0 ? softCap(logits, config.logitSoftCap) : logits;
   });
