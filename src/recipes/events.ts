@@ -26,13 +26,13 @@ export const warning = (message: string, hint?: string): RunEvent => ({
 /** Tells progress. What comes too soon after the last event is dropped unmade. */
 export type Report = (event: () => RunEvent) => void;
 
-/** Runs `work` and yields what it reports; the result is what the generator returns. */
-export async function* follow<T>(work: (report: Report) => Promise<T>): AsyncGenerator<RunEvent, T> {
+/** Runs `work` and yields what it reports, at most every `everyMs`; the result is what the generator returns. */
+export async function* follow<T>(work: (report: Report) => Promise<T>, everyMs = stageMs): AsyncGenerator<RunEvent, T> {
   const events: RunEvent[] = [];
   let last = performance.now();
   let wake = (): void => {};
   const promise = work((event) => {
-    if (performance.now() - last < stageMs) return;
+    if (performance.now() - last < everyMs) return;
     last = performance.now();
     events.push(event());
     wake();

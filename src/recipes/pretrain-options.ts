@@ -2,7 +2,6 @@
 import { existsSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
-import { UsageError } from "../base/errors.ts";
 import { sourceSchema } from "../data/index.ts";
 import { loopSchema, openRunDirectory } from "../engine/index.ts";
 import { type DecoderOptions, decoderSchema } from "../models/decoder/config.ts";
@@ -101,13 +100,11 @@ export function savedSettings(path: string): Partial<PretrainOptions> {
   return Object.fromEntries(Object.entries(config).filter(([key]) => Object.hasOwn(pretrainSchema.shape, key)));
 }
 
-/** Number of updates. @throws UsageError when epochs and tokens are both given. */
+/** Number of updates. At most one of epochs and tokens is given, and wins over steps. */
 export function stepsOf(
   { steps, epochs, tokens }: Pick<PretrainSettings, "steps" | "epochs" | "tokens">,
   data: { rows: number; rowsPerStep: number; tokensPerStep: number },
 ): number {
-  if (epochs !== undefined && tokens !== undefined)
-    throw new UsageError("epochs, tokens: expected one of them, got both", { hint: "Give the length of the run once." });
   if (epochs !== undefined) return Math.max(1, Math.ceil((epochs * data.rows) / data.rowsPerStep));
   if (tokens !== undefined) return Math.max(1, Math.ceil(tokens / data.tokensPerStep));
   return steps ?? defaultSteps;

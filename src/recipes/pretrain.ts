@@ -1,21 +1,12 @@
 // From text to a language model: train (or load) a tokenizer, tokenise, initialise (or continue) a decoder, train it.
 // Everything is told as one stream of events. The run folder, from which the run can be resumed bit for bit, is made when everything
 // that can be wrong with data and settings has been looked at, so that a mistake leaves nothing behind.
-import { existsSync, rmdirSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { writeDirectoryAtomic } from "../base/atomic.ts";
 import { CheckpointError, DataError, UsageError } from "../base/errors.ts";
 import { parseOptions } from "../base/schema.ts";
-import {
-  type Corpus,
-  openCorpus,
-  openTokenCache,
-  type PackedRows,
-  packDocuments,
-  splitDocuments,
-  stateOfTheUnion,
-  type TokenFile,
-  type TokenSource,
-} from "../data/index.ts";
+import { type Corpus, openCorpus, type PackedRows, packDocuments, stateOfTheUnion, type TokenSource } from "../data/index.ts";
 import {
   changeableSettings,
   compareConfigs,
@@ -26,29 +17,23 @@ import {
   openRunDirectory,
   type RunDirectory,
   type RunEvent,
+  readMetrics,
   runLoop,
   withSinks,
 } from "../engine/index.ts";
 import { allocateDecoder, loadDecoder } from "../models/decoder/checkpoint.ts";
-import { decoderConfig } from "../models/decoder/config.ts";
+import { type DecoderConfig, type DecoderOptions, decoderConfig } from "../models/decoder/config.ts";
 import { estimateDecoder } from "../models/decoder/estimate.ts";
 import { decoderPresets } from "../models/decoder/presets.ts";
 import { initializeParameters } from "../nn/parameter.ts";
 import type { Backend } from "../runtime/backend.ts";
 import { measurePeakFlops } from "../runtime/measure.ts";
-import {
-  loadTokenizer,
-  saveTokenizer,
-  type Tokenizer,
-  type TokenizerRoles,
-  tokenByteLengths,
-  tokenizerFromTrained,
-  trainBpe,
-} from "../text/index.ts";
+import { type Tokenizer, tokenByteLengths } from "../text/index.ts";
 import { LanguageModelTrainer, languageModelSchema, type TrainableDecoder } from "../train/index.ts";
-import { follow, type Report, stage, warning } from "./events.ts";
+import { stage, warning } from "./events.ts";
 import { holdOut } from "./hold-out.ts";
-import { copyTokenizer, resolveModel, tokenizerBeside } from "./model-source.ts";
+import { copyTokenizer, resolveModel } from "./model-source.ts";
+import { prepareTokenizer, tokenise, tokenizerFolder } from "./prepare-data.ts";
 import {
   ignoredSettings,
   locateRun,
@@ -59,9 +44,6 @@ import {
   stepsOf,
 } from "./pretrain-options.ts";
 import { Sampler } from "./sampler.ts";
-
-const endOfText = "<|endoftext|>";
-const roles: TokenizerRoles = { bosToken: endOfText, eosToken: endOfText, addBos: true };
 
 export interface PretrainContext {
   backend: Backend;
@@ -75,27 +57,41 @@ export interface PretrainContext {
  * Trains a language model. The first events are stages (tokenizer, data, model), then those of the step loop.
  * @throws UsageError, DataError, FormatError, CheckpointError, NotFiniteError, AbortedError: see their messages.
  */
-export async function* pretrain(options: PretrainOptions, { backend, signal, onRun }: PretrainContext): AsyncGenerator<RunEvent> {
+export async function* pretrain(options: PretrainOptions, context: PretrainContext): AsyncGenerator<RunEvent> {
+  // What is told before there is a folder is written into its metrics later, and not told twice.
+  const told = new Set<RunEvent>();
+  for await (const event of pipeline(options, context, told)) {
+    if (told.has(event)) continue;
+    if (event.kind === "stage" || event.kind === "warning") told.add(event);
+    yield event;
+  }
+}
+
+async function* pipeline(
+  options: PretrainOptions,
+  { backend, signal, onRun }: PretrainContext,
+  told: ReadonlySet<RunEvent>,
+): AsyncGenerator<RunEvent> {
   const settings = parseOptions(pretrainSchema, options) as PretrainSettings;
+  checkSettings(settings);
   const { data, runs, name } = settings;
   const resume = settings.resume === undefined ? undefined : locateRun(settings.resume);
   const { cache = join(resume ? dirname(resume.run) : runs, ".cache") } = settings;
   const { field, splitBy, extensions } = settings;
   const corpus = data.length > 0 ? openCorpus(data, { field, splitBy, extensions }) : stateOfTheUnion();
   const former = resume && openFormer(resume.run, corpus);
+  const initial = settings.init === undefined ? undefined : loadDecoder(resolveModel(settings.init));
 
   const { tokenizer, save: keepTokenizer } = yield* prepareTokenizer(settings, corpus, former, signal);
   const file = yield* tokenise(corpus, tokenizer, cache, signal);
   try {
-    const decoder = makeDecoder(settings, tokenizer);
+    const decoder = makeDecoder(settings, tokenizer, initial);
     const rows = yield* packSides(settings, file, tokenizer, decoder);
     const { batchSize, accumulate } = settings;
     const rowsPerStep = batchSize * accumulate;
     const tokensPerStep = rowsPerStep * rows.train.length;
     const total = stepsOf(settings, { rows: rows.train.numRows, rowsPerStep, tokensPerStep });
     const isValidated = rows.validation !== undefined && settings.evaluateEvery > 0;
-    if (settings.earlyStopping && !isValidated)
-      throw new UsageError("earlyStopping: expected evaluations, got none", { hint: "Set validation and evaluateEvery above 0." });
     for (const message of ignoredSettings(settings, rows.validation !== undefined)) yield warning(message);
     if (rowsPerStep > rows.train.numRows)
       yield warning(`an update of ${rowsPerStep} rows reads the training data (${rows.train.numRows} rows) more than once`);
@@ -105,7 +101,7 @@ export async function* pretrain(options: PretrainOptions, { backend, signal, onR
       checkUnchanged(former, config);
       yield warning(`${former.path}: there is no checkpoint yet; the run starts from the beginning`);
     }
-    const peakFlops = measurePeakFlops(backend);
+    const peakFlops = measurePeakFlops(backend, 1024, 200);
     yield describeModel(decoder, rows.train.length, peakFlops);
     using sampler = settings.sampleEvery > 0 ? new Sampler(backend, decoder, tokenizer, samplerOptions(settings)) : undefined;
     let run = former;
@@ -123,7 +119,7 @@ export async function* pretrain(options: PretrainOptions, { backend, signal, onR
     );
     try {
       run ??= createRunDirectory({ root: runs, name, config });
-      keepTokenizer(tokenizerFolder(run));
+      if (!existsSync(tokenizerFolder(run))) writeDirectoryAtomic(tokenizerFolder(run), keepTokenizer);
       onRun?.(run);
       const loop = runLoop(
         trainer,
@@ -145,7 +141,8 @@ export async function* pretrain(options: PretrainOptions, { backend, signal, onR
         },
         signal,
       );
-      yield* withSinks(sampler ? withOuterSamples(loop, sampler) : loop, run.sinks());
+      const events = sampler ? withOuterSamples(loop, sampler, run.metricsPath) : loop;
+      yield* withSinks(after([...told], events), run.sinks());
     } finally {
       trainer.dispose();
     }
@@ -154,8 +151,12 @@ export async function* pretrain(options: PretrainOptions, { backend, signal, onR
   }
 }
 
-/** Besides the loop's: what is only shown, and `data`, whose content has a fingerprint. */
-const changeableAtResume = [...changeableSettings, "data", "samplePrompt", "sampleTokens", "evaluationBatches"];
+/** Besides the loop's: what is only shown, `data`, whose content has a fingerprint, and what one changes when a run diverges. */
+const changeableAtResume = [
+  ...changeableSettings,
+  ...["data", "samplePrompt", "sampleTokens", "evaluationBatches"],
+  ...["learningRate", "schedule", "maxGradientNorm"],
+];
 
 /** The run to go on with. Its settings are compared by the loop, against its latest checkpoint; here only what needs words of its own. */
 function openFormer(path: string, corpus: Corpus): RunDirectory {
@@ -185,101 +186,36 @@ function checkUnchanged(run: RunDirectory, config: JsonRecord): void {
     );
 }
 
-const tokenizerFolder = (run: RunDirectory): string => join(run.path, "tokenizer");
-
-interface PreparedTokenizer {
-  tokenizer: Tokenizer;
-  /** Writes it into the run's folder, unless it came from there. */
-  save: (directory: string) => void;
+/** What can be said before any data is read. @throws UsageError. */
+function checkSettings(settings: PretrainSettings): void {
+  const { init, epochs, tokens, earlyStopping, validation, evaluateEvery, vocabSize, ema, runs, cache } = settings;
+  if (epochs !== undefined && tokens !== undefined)
+    throw new UsageError("epochs, tokens: expected one of them, got both", { hint: "Give the length of the run once." });
+  if (earlyStopping && (validation === 0 || evaluateEvery === 0))
+    throw new UsageError("earlyStopping: expected evaluations, got none", { hint: "Set validation and evaluateEvery above 0." });
+  const metrics = ["loss", "perplexity", "bitsPerByte", ...(ema > 0 ? ["emaLoss"] : [])];
+  if (earlyStopping && !metrics.includes(earlyStopping.metric))
+    throw new UsageError(`earlyStopping.metric: expected one of ${metrics.join(", ")}, got "${earlyStopping.metric}"`);
+  for (const [option, path] of Object.entries({ runs, cache }))
+    if (path !== undefined && statSync(path, { throwIfNoEntry: false })?.isDirectory() === false)
+      throw new UsageError(`${option}: expected a folder or nothing at ${path}, got a file`, { hint: "Choose another folder." });
+  if (init === undefined) checkLength(settings, newConfig(settings, vocabSize));
 }
 
-async function* prepareTokenizer(
-  settings: PretrainSettings,
-  corpus: Corpus,
-  former: RunDirectory | undefined,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<RunEvent, PreparedTokenizer> {
-  const { vocabSize, preTokenizer } = settings;
-  if (former && existsSync(join(tokenizerFolder(former), "tokenizer_config.json")))
-    return { tokenizer: loadTokenizer(tokenizerFolder(former)), save: () => {} };
-  const given = settings.tokenizer ?? (settings.init === undefined ? undefined : tokenizerBeside(resolveModel(settings.init)));
-  if (given !== undefined) return { tokenizer: loadTokenizer(given), save: (directory) => copyTokenizer(given, directory) };
-  const started = performance.now();
-  yield stage("tokenizer", `training a byte-level BPE tokenizer of ${vocabSize} tokens on ${corpus.name}`);
-  const trained = yield* follow((report) =>
-    trainBpe(
-      textsOf(corpus, settings, signal),
-      { vocabSize, preTokenizer, specialTokens: [endOfText] },
-      {
-        signal,
-        onProgress: ({ phase, done, total }) =>
-          report(() =>
-            phase === "count"
-              ? stage("tokenizer", `tokenizer: read ${done.toLocaleString("en")} characters`)
-              : stage("tokenizer", `tokenizer: ${done} tokens`, { progress: done / (total ?? vocabSize) }),
-          ),
-      },
-    ),
-  );
-  const seconds = (performance.now() - started) / 1000;
-  yield stage("tokenizer", `tokenizer: ${trained.tokens.length} tokens, ${trained.merges.length} merges in ${seconds.toFixed(1)} s`, {
-    progress: 1,
-    metrics: { seconds },
-  });
-  return { tokenizer: tokenizerFromTrained(trained, roles), save: (directory) => saveTokenizer(directory, trained, roles) };
+function checkLength({ sequenceLength = 0 }: PretrainSettings, { contextLength }: DecoderConfig): void {
+  if (sequenceLength > contextLength)
+    throw new UsageError(`sequenceLength: expected at most the model's context of ${contextLength} tokens, got ${sequenceLength}`, {
+      hint: "Give a shorter sequenceLength or a larger model.contextLength.",
+    });
 }
 
-async function* textsOf(corpus: Corpus, { validation }: PretrainSettings, signal?: AbortSignal): AsyncGenerator<string> {
-  let any = false;
-  for await (const { text } of splitDocuments(corpus.documents({ signal }), "train", { validation })) {
-    any = true;
-    yield text;
-  }
-  // All documents fell on the other side: the split will be by tokens (see holdOut), which are not there yet.
-  if (!any) for await (const { text } of corpus.documents({ signal })) yield text;
-}
-
-async function* tokenise(
-  corpus: Corpus,
-  tokenizer: Tokenizer,
-  directory: string,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<RunEvent, TokenFile> {
-  const made = [directory, dirname(directory)].filter((path) => !existsSync(path));
-  const encode = (text: string): Int32Array => tokenizer.encode(text, { addSpecialTokens: false });
-  let isReused = false;
-  try {
-    const file = yield* follow((report: Report) =>
-      openTokenCache(
-        corpus,
-        { encode, hash: tokenizer.hash, vocabularySize: tokenizer.vocabSize },
-        {
-          directory,
-          signal,
-          onEvent: (event) => {
-            if (event.kind === "reused") isReused = true;
-            if (event.kind !== "progress") return;
-            const { tokens, bytes, totalBytes } = event;
-            report(() => stage("data", `data: ${tokens.toLocaleString("en")} tokens so far`, { progress: bytes / totalBytes }));
-          },
-        },
-      ),
-    );
-    const count = `${file.numTokens.toLocaleString("en")} tokens in ${file.numDocuments.toLocaleString("en")} documents`;
-    yield stage("data", `data: ${count}${isReused ? " (tokenised before)" : ""}`, { progress: 1 });
-    return file;
-  } catch (error) {
-    for (const path of made) removeIfEmpty(path);
-    throw error;
-  }
-}
-
-function removeIfEmpty(path: string): void {
-  try {
-    rmdirSync(path);
-  } catch {
-    // Something is in it, or it was never made.
-  }
+/** The size with the changes to it. Where only `heads` is changed, each key and value head serves as many of them as before. */
+function newConfig({ size, model }: PretrainSettings, vocabSize: number): DecoderConfig {
+  const preset: Omit<DecoderOptions, "vocabSize"> = decoderPresets[size].options;
+  const { heads = preset.heads } = model;
+  const ratio = preset.heads / (preset.kvHeads ?? preset.heads);
+  const kvHeads = heads % ratio === 0 ? heads / ratio : heads;
+  return decoderConfig({ ...preset, kvHeads, ...model, vocabSize });
 }
 
 /** Rows for training and validation. @throws UsageError, DataError when the data, the sequence and the model do not fit. */
@@ -290,10 +226,7 @@ async function* packSides(
   { config }: TrainableDecoder,
 ): AsyncGenerator<RunEvent, { train: PackedRows; validation?: PackedRows }> {
   const length = settings.sequenceLength ?? config.contextLength;
-  if (length > config.contextLength)
-    throw new UsageError(`sequenceLength: expected at most the model's context of ${config.contextLength} tokens, got ${length}`, {
-      hint: "Give a shorter sequenceLength or a larger model.contextLength.",
-    });
+  checkLength(settings, config);
   const separator = tokenizer.specialIds.eos ?? tokenizer.specialIds.bos ?? null;
   const pack = (source: TokenSource): PackedRows =>
     packDocuments(source, { length, mode: settings.packing, separator, crossDocumentTargets: !settings.isolateDocuments });
@@ -311,16 +244,15 @@ async function* packSides(
   return { train, ...(sides.validation ? { validation: pack(sides.validation) } : {}) };
 }
 
-function makeDecoder(settings: PretrainSettings, tokenizer: Tokenizer): TrainableDecoder {
-  if (settings.init !== undefined) {
-    const loaded = loadDecoder(resolveModel(settings.init));
-    if (loaded.config.vocabSize >= tokenizer.vocabSize) return loaded;
+function makeDecoder(settings: PretrainSettings, tokenizer: Tokenizer, initial: TrainableDecoder | undefined): TrainableDecoder {
+  if (initial) {
+    if (initial.config.vocabSize >= tokenizer.vocabSize) return initial;
     throw new UsageError(
-      `init: expected a model with at least the tokenizer's ${tokenizer.vocabSize} ids, got one with ${loaded.config.vocabSize}`,
+      `tokenizer: expected at most the ${initial.config.vocabSize} tokens of the model in init, got ${tokenizer.vocabSize}`,
       { hint: "Use the tokenizer of that checkpoint." },
     );
   }
-  const config = decoderConfig({ ...decoderPresets[settings.size].options, ...settings.model, vocabSize: tokenizer.vocabSize });
+  const config = newConfig(settings, tokenizer.vocabSize);
   const decoder = allocateDecoder(config);
   initializeParameters(decoder.specs as never, decoder.parameters, deriveSeed(settings.seed, "weights"));
   return decoder;
@@ -347,17 +279,31 @@ function trainerOptions(settings: PretrainSettings) {
   return Object.fromEntries(keys.flatMap((key) => (settings[key] === undefined ? [] : [[key, settings[key]]])));
 }
 
-/** Samples of a new run before its first step, and of every run after its last, where the loop made none. */
-async function* withOuterSamples(events: AsyncGenerator<RunEvent>, sampler: Sampler): AsyncGenerator<RunEvent> {
+async function* after(first: readonly RunEvent[], rest: AsyncGenerator<RunEvent>): AsyncGenerator<RunEvent> {
+  yield* first;
+  yield* rest;
+}
+
+/** Samples of a new run before its first step, and of every run after its last, where there are none yet. */
+async function* withOuterSamples(events: AsyncGenerator<RunEvent>, sampler: Sampler, metricsPath: string): AsyncGenerator<RunEvent> {
   let sampledAt = -1;
   for await (const event of events) {
     const { step, total } = event;
     const isFirst = event.kind === "run-start" && event.resumedFrom === undefined;
+    if (event.kind === "run-start" && !isFirst) sampledAt = lastSample(metricsPath, step);
+    if (event.kind === "sample") sampledAt = step;
     const isLast = event.kind === "run-end" && ["finished", "done", "early-stopping"].includes(event.reason) && sampledAt !== step;
     const sample = async (): Promise<RunEvent> => ({ kind: "sample", step, total, time: Date.now(), sample: await sampler.text() });
-    if (event.kind === "sample") sampledAt = step;
     if (isLast) yield await sample();
     yield event;
     if (isFirst) yield await sample();
   }
+}
+
+/** Step of the last sample up to `step` that the metrics file holds, or -1. */
+function lastSample(path: string, step: number): number {
+  if (!existsSync(path)) return -1;
+  let found = -1;
+  for (const event of readMetrics(path)) if (event.kind === "sample" && event.step <= step) found = event.step;
+  return found;
 }
