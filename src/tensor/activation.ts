@@ -157,5 +157,3 @@ export function huber(x: Tensor, { delta = 1 }: { delta?: number } = {}): Tensor
 }
 /** log((1 + x) / (1 − x)) / 2 for |x| < 1. */
 export const atanh = (x: Tensor): Tensor => mul(log(div(add(x, 1), sub(1, x))), 0.5);
-
-export type Activation = (x: Tensor) => Tensor;

@@ -11,7 +11,7 @@ export { Llama2cTokenizer, type Llama2cVocabulary, loadLlama2cTokenizer, parseLl
 export { loadTokenizer, tokenizerFromJson } from "./load-tokenizer.ts";
 export { type PreTokenizerKind, splitWords } from "./pre-tokenizer.ts";
 export type { StreamDecoder } from "./stream-decoder.ts";
+export { tokenByteLengths } from "./token-bytes.ts";
 export { type DecodeOptions, type EncodeOptions, hashVocabulary, type SpecialIds, type Tokenizer } from "./tokenizer.ts";
 export type { JsonObject } from "./tokenizer-file.ts";
 export { saveTokenizer, type TokenizerRoles, tokenizerConfigJson, tokenizerFromTrained, tokenizerJson } from "./tokenizer-json.ts";
-export { tokenByteLengths } from "./token-bytes.ts";
