@@ -248,10 +248,13 @@ describe("acceptance as Medusa has it", () => {
     const tokens: TokenTree = { shape: TreeShape.fromChoices(choices), ids: Int32Array.from(nodeTokens) };
     const verifier = temperature === 0 ? greedyVerifier : typicalVerifier({ threshold: posteriorThreshold, alpha: posteriorAlpha });
     const { node, token } = verifier.verify(tokens, target, { accept: () => false, draw: () => -1 });
-    // Where siblings hold the same token, either path will do.
     const path = new Int32Array(tokens.shape.size);
-    const accepted = Array.from(path.subarray(0, tokens.shape.pathTo(node, path)), (at) => nodeTokens[at]);
-    expect(accepted).toEqual(retrieveIndices[bestCandidate].slice(0, acceptLength + 1).map((at) => nodeTokens[at]));
+    const accepted = Array.from(path.subarray(0, tokens.shape.pathTo(node, path)));
+    const expected = retrieveIndices[bestCandidate].slice(0, acceptLength + 1);
+    expect(accepted.length).toBe(expected.length);
+    // Siblings that hold the same token have logits of their own here, which no model has: either path is as good.
+    if (temperature > 0) expect(accepted).toEqual(expected);
+    else for (const [i, at] of accepted.slice(1).entries()) expect(nodeTokens[at]).toBe(argmaxOf(nodeLogits[accepted[i]]));
     expect(token).toBe(argmaxOf(nodeLogits[node]));
     expect(verifier.lossless).toBe(temperature === 0);
   });
