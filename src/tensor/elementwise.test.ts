@@ -417,3 +417,12 @@ describe("mistakes", () => {
     expect(failing((_, y) => mul(y, 0.5))).toThrow("scalar: expected an integer for i64, got 0.5");
   });
 });
+
+describe("operands that were repeated explicitly", () => {
+  checkDerivatives("both repeated keep the shape", (a, b) => mul(broadcastTo(a, [2, 3]), broadcastTo(b, [2, 3])), [[3], [2, 1]]);
+  checkDerivatives("both repeated from scalars", (a, b) => sub(broadcastTo(a, [2, 2]), broadcastTo(b, [2, 2])), [[], []]);
+  checkDerivatives("one repeated", (a, b) => div(broadcastTo(a, [2, 3]), add(2, square(b))), [
+    [1, 3],
+    [2, 3],
+  ]);
+});

@@ -9,9 +9,21 @@ import type { Emitter } from "./onnx.ts";
 export type Operand = Tensor | number;
 
 function operands(name: string, a: Operand, b: Operand): [Tensor, Tensor] {
-  if (a instanceof Tensor) return [a, b instanceof Tensor ? b : scalar(a.graph, a.dtype, b)];
+  if (a instanceof Tensor && b instanceof Tensor) {
+    // One of two repeated operands must stay as it is: it carries the shape of the result.
+    const first = unexpanded(name, a, b);
+    return [first, unexpanded(name, b, first)];
+  }
+  if (a instanceof Tensor) return [a, scalar(a.graph, a.dtype, b as number)];
   if (b instanceof Tensor) return [scalar(b.graph, b.dtype, a), b];
   throw new ShapeError(`${name}: expected at least one tensor, got ${a} and ${b}`);
+}
+
+/** What `x` was before it was repeated, where the operator repeats it by itself: an explicit broadcast costs a pass over memory. */
+function unexpanded(name: string, x: Tensor, other: Tensor): Tensor {
+  const source = x.node?.operator.name === "broadcastTo" ? x.node.inputs[0] : undefined;
+  if (!source || source.graph !== other.graph) return x;
+  return sameShape(x.shape, other.shape) && sameShape(broadcastShapes(name, source.shape, other.shape), other.shape) ? source : x;
 }
 
 // ---- arithmetic
