@@ -5,6 +5,7 @@ import { BackendError } from "../../base/errors.ts";
 import { type DType, onnxType } from "../../tensor/dtype.ts";
 import type { TensorBuffer } from "../buffer.ts";
 import { logFatal } from "../ort.ts";
+import { disableTelemetry } from "../telemetry.ts";
 
 /** onnxruntime-common's Tensor: `data` is the array that it was made from, or that a run has filled. */
 export interface AddonTensor {
@@ -52,6 +53,7 @@ export function loadAddon(): Addon {
   const require = createRequire(import.meta.url);
   const manifest = require.resolve("onnxruntime-node/package.json");
   const { version } = require(manifest) as { version: string };
+  disableTelemetry();
   const { binding } = require("onnxruntime-node/dist/binding.js") as {
     binding: {
       InferenceSession: new () => AddonSession;

@@ -5,6 +5,7 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { BackendError } from "../../base/errors.ts";
 import { runtimeError } from "../ort.ts";
+import { disableTelemetry } from "../telemetry.ts";
 import { type ArgumentKind, apiVersion, type FunctionName, type Functions, type Signature, signatures } from "./signatures.ts";
 
 /** ONNX Runtime may run matrix products on the thread that calls it, so asynchronous calls need an ordinary stack. */
@@ -71,6 +72,7 @@ export function loadLibrary(path: string = libraryPath()): Library {
     // Required here rather than imported above: where koffi has no binary, the fallback backend must still load.
     koffi = createRequire(import.meta.url)("koffi");
     growAsyncStack(koffi);
+    disableTelemetry();
     handle = koffi.load(path);
     base = handle.func("OrtGetApiBase", "void *", [])();
   } catch (cause) {
