@@ -31,6 +31,11 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./commands/evaluate.ts")).evaluate,
   },
   {
+    name: "report",
+    summary: "Draw a run as one self-contained HTML page",
+    load: async () => (await import("./commands/report.ts")).report,
+  },
+  {
     name: "doctor",
     summary: "Check the installation and measure this machine",
     load: async () => (await import("./commands/doctor.ts")).doctor,
