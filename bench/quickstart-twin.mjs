@@ -124,10 +124,25 @@ async function exportFor({ settings, path }) {
     mkdirSync(join(folder, "model"), { recursive: true });
     saveDecoder(join(folder, "model"), decoder);
 
-    const { beta1, beta2, epsilon, weightDecay } = settings.optimizer;
+    const { momentum, nesterov, weightDecay: muonWeightDecay, adamw } = settings.optimizer;
+    const { beta1, beta2, epsilon, weightDecay } = adamw;
     const { warmupSteps, minRatio } = settings.schedule;
     const { learningRate, maxGradientNorm } = settings;
-    const shared = { steps, batchSize, learningRate, maxGradientNorm, warmupSteps, minRatio, beta1, beta2, epsilon, weightDecay };
+    const shared = {
+      steps,
+      batchSize,
+      learningRate,
+      maxGradientNorm,
+      warmupSteps,
+      minRatio,
+      beta1,
+      beta2,
+      epsilon,
+      weightDecay,
+      momentum,
+      nesterov,
+      muonWeightDecay,
+    };
     writeFileSync(join(folder, "settings.json"), JSON.stringify(shared));
   } finally {
     file.close();

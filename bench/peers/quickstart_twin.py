@@ -101,11 +101,23 @@ def main():
     p = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
     tables = rotary_tables(c, batches["inputs"].shape[-1])
 
-    groups = [
-        {"params": [w for w in p.values() if w.dim() == 2], "weight_decay": s["weightDecay"]},
-        {"params": [w for w in p.values() if w.dim() == 1], "weight_decay": 0.0},
+    embedding = p["model.embed_tokens.weight"]
+    adamw = {"betas": (s["beta1"], s["beta2"]), "eps": s["epsilon"], "fused": True}
+    optimizers = [
+        torch.optim.Muon(
+            [w for w in p.values() if w.dim() == 2 and w is not embedding],
+            lr=s["learningRate"],
+            weight_decay=s["muonWeightDecay"],
+            momentum=s["momentum"],
+            nesterov=s["nesterov"],
+            adjust_lr_fn="original",
+        ),
+        torch.optim.AdamW(
+            [{"params": [embedding], "weight_decay": s["weightDecay"]}, {"params": [w for w in p.values() if w.dim() == 1], "weight_decay": 0.0}],
+            lr=s["learningRate"],
+            **adamw,
+        ),
     ]
-    optimizer = torch.optim.AdamW(groups, lr=s["learningRate"], betas=(s["beta1"], s["beta2"]), eps=s["epsilon"], fused=True)
     seconds = 0.0
     for step in range(s["steps"]):
         start = time.perf_counter()
@@ -113,10 +125,11 @@ def main():
         loss = weighted_loss(log_probs, batches["weights"][step])
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(p.values(), s["maxGradientNorm"])
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, s["steps"], s["learningRate"], s["warmupSteps"], s["minRatio"])
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, s["steps"], s["learningRate"], s["warmupSteps"], s["minRatio"])
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         seconds += time.perf_counter() - start
         print(json.dumps({"step": step, "loss": loss.item(), "gradientNorm": norm.item()}), flush=True)
 
