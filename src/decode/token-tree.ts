@@ -148,8 +148,8 @@ export interface TokenTree {
   readonly distributions?: readonly (Distribution | undefined)[];
 }
 
-/** A tree of one node: plain decoding. */
-export function rootOnly(id: number, ids = new Int32Array(1)): TokenTree {
+/** A tree of one node: plain decoding. `ids` is its memory. */
+export function rootOnly(id: number, ids: Int32Array = new Int32Array(1)): TokenTree {
   ids[0] = id;
   return { shape: TreeShape.chain(0), ids };
 }

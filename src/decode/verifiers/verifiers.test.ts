@@ -169,8 +169,8 @@ describe("random tables of 5 tokens, depth 3", () => {
   const vocabulary = [0, 1, 2, 3, 4];
   /** Sharp and flat rows, some with zeros. */
   const row = (): number[] => {
-    const weights = vocabulary.map(() => (next() < 0.2 ? 0 : next() ** 3));
-    if (weights.every((w) => w === 0)) weights[0] = 1;
+    const weights: number[] = vocabulary.map(() => (next() < 0.2 ? 0 : next() ** 3));
+    if (!weights.some((w) => w > 0)) weights[0] = 1;
     const total = weights.reduce((a, b) => a + b);
     return weights.map((w) => w / total);
   };

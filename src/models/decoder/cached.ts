@@ -20,6 +20,7 @@ import {
   decoderStack,
   embed,
   finalNorm,
+  outputMatrix,
   rotateHeads,
   splitHeads,
   unembed,
@@ -116,7 +117,7 @@ export function decoderCached(
   const rowsOf = (all: Tensor): Tensor => gather(reshape(all, [-1, config.width]), inputs.rows);
   const rows = finalNorm(config, parameters, rowsOf(hidden));
   return {
-    logits: unembed(config, parameters, rows),
+    logits: unembed(config, outputMatrix(parameters), rows),
     cache,
     ...(features.hidden ? { hidden: rows } : {}),
     ...(features.layers?.length ? { layers: Object.fromEntries(Array.from(layers, ([layer, all]) => [layer, rowsOf(all)])) } : {}),

@@ -122,16 +122,20 @@ function decoderMlp(config: DecoderConfig, { mlp }: BlockTensors, input: Tensor)
 
 /** Final norm and output matrix: rows [N, C] → logits [N, V]. */
 export const decoderLogits = (config: DecoderConfig, parameters: DecoderTensors, hidden: Tensor): Tensor =>
-  unembed(config, parameters, finalNorm(config, parameters, hidden));
+  unembed(config, outputMatrix(parameters), finalNorm(config, parameters, hidden));
 
 /** The rows [N, C] that the output matrix reads, and that drafters call the final hidden states. */
 export const finalNorm = (config: DecoderConfig, parameters: DecoderTensors, hidden: Tensor): Tensor =>
   scope(hidden, "head", () => normalize(config, hidden, parameters.norm));
 
+/** The matrix that reads the final hidden rows: the token embedding where the two are tied. */
+export const outputMatrix = <T, W>({ head, embedding }: Pick<DecoderParameters<T, W>, "embedding" | "head">): T | W =>
+  head?.weight ?? embedding.tokens;
+
 /** Output matrix alone: rows [N, C] after the final norm → logits [N, V]. */
-export function unembed(config: DecoderConfig, parameters: Pick<DecoderTensors, "embedding" | "head">, rows: Tensor): Tensor {
+export function unembed(config: DecoderConfig, matrix: LinearWeight<Tensor>, rows: Tensor): Tensor {
   return scope(rows, "head", () => {
-    const logits = linearLayer(rows, parameters.head ?? { weight: parameters.embedding.tokens });
+    const logits = linearLayer(rows, { weight: matrix });
     return config.logitSoftCap > 0 ? softCap(logits, config.logitSoftCap) : logits;
   });
 }
