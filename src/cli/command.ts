@@ -4,6 +4,7 @@ import { invariant } from "../base/errors.ts";
 import { listOptions, type OptionInfo, resolveLayers, type SettingsLayer } from "../base/schema.ts";
 import type { OpenedBackend, OpenOptions } from "../runtime/open.ts";
 import type { CliIo } from "./io.ts";
+import type { CommandEntry } from "./registry.ts";
 
 export interface Example {
   /** Without the leading `longwave`. */
@@ -21,6 +22,8 @@ export interface Preset {
 export interface CommandContext extends CliIo {
   /** `--threads`; undefined leaves the choice to the runtime. */
   readonly threads: number | undefined;
+  /** Every command of this command line, for those that speak of others. */
+  readonly commands: readonly CommandEntry[];
   /** `--json` was given: print one JSON value and nothing else on standard output. */
   readonly json: boolean;
   /** Writes one line to standard output. */

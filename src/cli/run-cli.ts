@@ -43,7 +43,7 @@ async function dispatch(argv: readonly string[], io: CliIo, entries: readonly Co
   const name = group === undefined ? first : `${group} ${second}`;
   const entry = entries.find((candidate) => candidate.name === name);
   if (!entry) throw unknownCommand(name, group, entries);
-  await runCommand(await entry.load(), argv.slice(group === undefined ? 1 : 2), io);
+  await runCommand(await entry.load(), argv.slice(group === undefined ? 1 : 2), io, entries);
 }
 
 function unknownCommand(name: string, group: string | undefined, entries: readonly CommandEntry[]): UsageError {
@@ -56,7 +56,7 @@ function unknownCommand(name: string, group: string | undefined, entries: readon
   });
 }
 
-async function runCommand(command: Command, argv: readonly string[], io: CliIo): Promise<void> {
+async function runCommand(command: Command, argv: readonly string[], io: CliIo, entries: readonly CommandEntry[]): Promise<void> {
   const opened: Backend[] = [];
   try {
     const line = parseLine(command, argv);
@@ -65,6 +65,7 @@ async function runCommand(command: Command, argv: readonly string[], io: CliIo):
     const context: CommandContext = {
       ...io,
       threads,
+      commands: entries,
       json: line.json,
       print: (text = "") => io.stdout.write(`${text}\n`),
       printJson: (value) => io.stdout.write(`${JSON.stringify(value, null, 2)}\n`),

@@ -44,8 +44,6 @@ const order = {
 /** Drawn within the chart of another metric, so they need none of their own. */
 const companions = /^(?:reward_std|rewards\/.+\/std|completions\/(?:min|max)_length|clip_ratio\/(?:low|high)_mean)$/;
 
-export const learnsFromReward = (run: RunRecord): boolean => named(run.metrics).has("reward");
-
 export function chartsOf(run: RunRecord): { main: ChartSpec[]; more: ChartSpec[] } {
   const steps = named(run.metrics);
   const evaluations = named(run.evaluations);

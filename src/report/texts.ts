@@ -1,5 +1,5 @@
 // What the model writes, before and after: the first and the last sample of a run, or pairs that a recipe recorded.
-import { html, join, type Markup } from "./html.ts";
+import { html, type Markup } from "./html.ts";
 import { asList, asText, isRecord } from "./json.ts";
 import type { Artifact, RunRecord, Sample } from "./run-record.ts";
 import { evenly } from "./series.ts";
@@ -82,5 +82,3 @@ function passage(label: string, { prompt, text }: Shown): Markup {
   const cut = text.length > maxCharacters;
   return html`<figure class="passage"><figcaption>${label}</figcaption><blockquote>${prompt && html`<mark>${prompt}</mark>`}${cut ? text.slice(0, maxCharacters) : text}${cut ? html`<span class="note"> … (${number(text.length)} characters)</span>` : ""}</blockquote></figure>`;
 }
-
-export const textsOf = (sections: readonly (Markup | undefined)[]): Markup => join(sections.filter((section) => section !== undefined));

@@ -24,11 +24,10 @@ export const report = defineCommand({
   ],
   run: async ({ run, ...options }, context) => {
     const { writeReport } = await import("../../report/index.ts");
-    const { commands } = await import("../registry.ts");
     const { commandLineOf } = await import("../reproduce.ts");
     const written = await writeReport(run, {
       ...options,
-      commands: async (record) => [(await commandLineOf(record, commands)) ?? []].flat(),
+      commands: async (record) => [(await commandLineOf(record, context.commands)) ?? []].flat(),
     });
     if (context.json) return context.printJson(written);
     for (const note of written.notes) context.stderr.write(`note: ${printable(note)}\n`);
