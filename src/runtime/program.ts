@@ -8,12 +8,12 @@ import type { Backend, Binding, OptimizationLevel, ProfileEvent, Session } from 
 import { allocate, sizeOf, type TensorBuffer } from "./buffer.ts";
 
 /** dtype and shape of one input. A name in the shape is a size that is only known at run time. */
-export interface TensorSpec {
-  readonly dtype: DType;
+export interface TensorSpec<D extends DType = DType> {
+  readonly dtype: D;
   readonly shape: Shape;
 }
 
-export const spec = (dtype: DType, shape: Shape): TensorSpec => ({ dtype, shape });
+export const spec = <D extends DType>(dtype: D, shape: Shape): TensorSpec<D> => ({ dtype, shape });
 
 export interface CompileOptions {
   /** Appears in errors and profiles. */
@@ -32,7 +32,10 @@ export interface CompileOptions {
   prepack?: boolean;
 }
 
-type BufferTree<T> = MapTree<T, TensorBuffer>;
+/** The same tree with buffers for leaves; a leaf whose dtype is known as a literal gives a typed array of that kind. */
+export type BufferTree<T> = T extends { readonly dtype: infer D; readonly shape: unknown }
+  ? TensorBuffer<D extends DType ? D : DType>
+  : { [K in keyof T]: BufferTree<T[K]> };
 export type PartialTree<T> = T extends { readonly dtype: unknown; readonly shape: unknown }
   ? T | undefined
   : { [K in keyof T]?: PartialTree<T[K]> };
@@ -103,7 +106,10 @@ export class Program<I, O> {
    * The same buffer may be an input and an output: the program then updates it in place, which is right only when the output is
    * computed elementwise from it, or by an operator that says so.
    */
-  bind(inputs: PartialTree<BufferTree<I>> = {} as never, outputs: PartialTree<BufferTree<O>> = {} as never): BoundProgram<I, O> {
+  bind(
+    inputs: PartialTree<MapTree<I, TensorBuffer>> = {} as never,
+    outputs: PartialTree<MapTree<O, TensorBuffer>> = {} as never,
+  ): BoundProgram<I, O> {
     this.#refuseDisposed();
     const given = new Map(flatten<TensorBuffer>(inputs as Tree<TensorBuffer>));
     const wanted = new Map(flatten<TensorBuffer>(outputs as Tree<TensorBuffer>));
@@ -147,15 +153,15 @@ export class Program<I, O> {
       this.name,
       this.#session.bind(sessionInputs, sessionOutputs),
       // Inputs that no output depends on have no memory: they are left out of the tree.
-      mapTree(this.#spec, (leaf, path) => inputBuffers.get(path) ?? (leaf as unknown as TensorBuffer)) as BufferTree<I>,
-      unflatten(this.#outputs, outputBuffers) as BufferTree<O>,
+      mapTree(this.#spec, (leaf, path) => inputBuffers.get(path) ?? (leaf as unknown as TensorBuffer)) as unknown as BufferTree<I>,
+      unflatten(this.#outputs, outputBuffers) as unknown as BufferTree<O>,
       names,
     );
   }
 
   /** Binds, runs once and returns the outputs: for tests, scripts and programs that run rarely. */
-  run(inputs: BufferTree<I>): BufferTree<O> {
-    const bound = this.bind(inputs as PartialTree<BufferTree<I>>);
+  run(inputs: MapTree<I, TensorBuffer>): BufferTree<O> {
+    const bound = this.bind(inputs as PartialTree<MapTree<I, TensorBuffer>>);
     try {
       bound.run();
       return bound.outputs;

@@ -200,8 +200,8 @@ describe("one token at a time", () => {
       { threads: 1 },
     );
     const bound = program.bind();
-    let { S, z } = bound.inputs;
-    let next = { S: bound.outputs.S, z: bound.outputs.z };
+    let { S, z }: { S: TensorBuffer; z: TensorBuffer } = bound.inputs;
+    let next: { S: TensorBuffer; z: TensorBuffer } = bound.outputs;
     for (let t = 0; t < T; t++) {
       for (const [name, all] of Object.entries({ query: q, key: k, value: v }))
         (bound.inputs[name as "query"].data as Float64Array).set(token(all, t));
