@@ -1,5 +1,7 @@
 // Events of a recipe ahead of its step loop: stages, warnings, and the progress of one long call as a stream.
 import type { Metrics, RunEvent } from "../engine/index.ts";
+import type { Backend } from "../runtime/backend.ts";
+import { describeMachine } from "../runtime/machine.ts";
 
 /** Lines about one stage come no closer than this. */
 const stageMs = 5000;
@@ -22,6 +24,17 @@ export const warning = (message: string, hint?: string): RunEvent => ({
   message,
   ...(hint === undefined ? {} : { hint }),
 });
+
+/** What the numbers of a run were measured on. */
+export function machineArtifact(backend: Backend): RunEvent {
+  const { cpu, memoryBytes, node, platform } = describeMachine();
+  return {
+    kind: "artifact",
+    ...before(),
+    name: "machine",
+    data: { cpu, threads: backend.threads, memoryBytes, node, onnxruntime: backend.version, platform },
+  };
+}
 
 /** Tells progress. What comes too soon after the last event is dropped unmade. */
 export type Report = (event: () => RunEvent) => void;

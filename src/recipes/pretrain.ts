@@ -30,7 +30,7 @@ import type { Backend } from "../runtime/backend.ts";
 import { measurePeakFlops } from "../runtime/measure.ts";
 import { type Tokenizer, tokenByteLengths } from "../text/index.ts";
 import { LanguageModelTrainer, languageModelSchema, type TrainableDecoder } from "../train/index.ts";
-import { stage, warning } from "./events.ts";
+import { machineArtifact, stage, warning } from "./events.ts";
 import { holdOut } from "./hold-out.ts";
 import { copyTokenizer, resolveModel } from "./model-source.ts";
 import { prepareTokenizer, tokenise, tokenizerFolder } from "./prepare-data.ts";
@@ -62,7 +62,7 @@ export async function* pretrain(options: PretrainOptions, context: PretrainConte
   const told = new Set<RunEvent>();
   for await (const event of pipeline(options, context, told)) {
     if (told.has(event)) continue;
-    if (event.kind === "stage" || event.kind === "warning") told.add(event);
+    if (event.kind === "stage" || event.kind === "warning" || event.kind === "artifact") told.add(event);
     yield event;
   }
 }
@@ -101,7 +101,8 @@ async function* pipeline(
       checkUnchanged(former, config);
       yield warning(`${former.path}: there is no checkpoint yet; the run starts from the beginning`);
     }
-    const peakFlops = measurePeakFlops(backend, 1024, 200);
+    const peakFlops = measurePeakFlops(backend, { milliseconds: 200 });
+    yield machineArtifact(backend);
     yield describeModel(decoder, rows.train.length, peakFlops);
     using sampler = settings.sampleEvery > 0 ? new Sampler(backend, decoder, tokenizer, samplerOptions(settings)) : undefined;
     let run = former;

@@ -1,8 +1,9 @@
 // `longwave doctor`: does compute work here, through which backend, how fast, and what mends it when it does not.
 import { z } from "zod";
 import { BackendError, LongwaveError } from "../../base/errors.ts";
+import type { Machine } from "../../runtime/machine.ts";
+import type { Speed } from "../../runtime/measure.ts";
 import { type CommandContext, defineCommand } from "../command.ts";
-import type { Machine, Speed } from "../machine.ts";
 import { formatBytes } from "../render/format.ts";
 import { table } from "../render/table.ts";
 import { packageVersion } from "../version.ts";
@@ -47,7 +48,8 @@ export const doctor = defineCommand({
 const reinstall = "ONNXRUNTIME_NODE_INSTALL=skip npm install longwave";
 
 async function examine(measure: boolean, context: CommandContext): Promise<DoctorReport> {
-  const { describeMachine, measureSpeed } = await import("../machine.ts");
+  const { describeMachine } = await import("../../runtime/machine.ts");
+  const { measureSpeed } = await import("../../runtime/measure.ts");
   const problems: Problem[] = [];
   const machine = describeMachine();
   let runtime: DoctorReport["runtime"];
