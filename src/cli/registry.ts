@@ -11,6 +11,11 @@ export interface CommandEntry {
 
 export const commands: readonly CommandEntry[] = [
   {
+    name: "tour",
+    summary: "Train, align and accelerate in four minutes, with a page to look at",
+    load: async () => (await import("./commands/tour.ts")).tour,
+  },
+  {
     name: "quickstart",
     summary: "Train a small language model on real text in two minutes",
     load: async () => (await import("./commands/pretrain.ts")).quickstart,
@@ -24,6 +29,11 @@ export const commands: readonly CommandEntry[] = [
     name: "generate",
     summary: "Generate text from a model",
     load: async () => (await import("./commands/generate.ts")).generate,
+  },
+  {
+    name: "train-drafter",
+    summary: "Train heads that make a model generate faster",
+    load: async () => (await import("./commands/train-drafter.ts")).trainDrafter,
   },
   {
     name: "evaluate",

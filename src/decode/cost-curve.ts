@@ -1,7 +1,9 @@
 // v(n): what one call of the target on n new tokens costs, over one on a single token. It decides how many drafts pay.
+import type { Drafter } from "./drafter.ts";
 import type { DecoderRunner } from "./runner.ts";
+import { createProcessor } from "./sampling/processor.ts";
 import type { CostPoint } from "./static-tree.ts";
-import type { TreeShape } from "./token-tree.ts";
+import { TreeShape } from "./token-tree.ts";
 
 export interface CostCurveOptions {
   /** Tokens in the cache before each call. Default: a quarter of the capacity. */
@@ -39,4 +41,34 @@ export function measureCostCurve(runner: DecoderRunner, shapes: readonly TreeSha
   }
   runner.reset(0);
   return shapes.map(({ size }, i) => ({ tokens: size, milliseconds: times[i].sort((a, b) => a - b)[Math.floor(times[i].length / 2)] }));
+}
+
+/** Median milliseconds of a proposal after one observed step. The runner's row 0 is empty afterwards. */
+export function measureDraftCost(runner: DecoderRunner, drafter: Drafter, repeats = 100): number {
+  const { config, cache, capacity } = runner;
+  const ids = new Int32Array(capacity);
+  const processor = createProcessor({ doSample: false }, { vocabularySize: config.vocabSize });
+  runner.provide(drafter.needs);
+  runner.reset(0);
+  drafter.begin({ config });
+  const rows = runner.appendTree(0, TreeShape.chain(0), ids);
+  drafter.observe({ path: new Int32Array(1), numAccepted: 0, token: 0, rows });
+  const context = {
+    ids,
+    numIds: 2,
+    promptLength: 1,
+    maxNodes: capacity - 2,
+    maxDepth: capacity - 2,
+    processor,
+    key: { seed: 0 },
+    cache,
+    row: 0,
+  };
+  const times = Array.from({ length: repeats }, () => {
+    const startedAt = performance.now();
+    drafter.propose(context);
+    return performance.now() - startedAt;
+  });
+  runner.reset(0);
+  return times.sort((a, b) => a - b)[Math.floor(repeats / 2)];
 }

@@ -48,7 +48,7 @@ export interface StepOutcome {
   readonly rows: TargetRows;
 }
 
-export interface Drafter {
+export interface Drafter extends Disposable {
   /** Shown in metrics and errors. */
   readonly name: string;
   readonly needs: DrafterNeeds;

@@ -1,4 +1,7 @@
 // Generation: run a decoder over its cache, choose tokens, stop, stream.
+export { type CostCurveOptions, measureCostCurve, measureDraftCost } from "./cost-curve.ts";
+export type { DraftContext, Drafter, DrafterNeeds, DraftTarget, StepOutcome } from "./drafter.ts";
+export { MedusaDrafter, type MedusaDrafterOptions } from "./drafters/medusa.ts";
 export {
   complete,
   type FinishEvent,
@@ -10,6 +13,7 @@ export {
   type TokenEvent,
 } from "./generate.ts";
 export { DecoderRunner, type RunnerOptions } from "./runner.ts";
+export type { TargetFeatures, TargetRows } from "./runner-calls.ts";
 export type { LogitsProcessor, SamplingContext } from "./sampling/context.ts";
 export { Distribution } from "./sampling/distribution.ts";
 export { samplingOptionsFromGenerationConfig } from "./sampling/generation-config.ts";
@@ -17,4 +21,25 @@ export { logSumExp, tokenLogProbability, topLogProbabilities } from "./sampling/
 export { ignoredSettings, type SamplingOptions, type SamplingOptionsInput, samplingOptions } from "./sampling/options.ts";
 export { createProcessor, type Processor, type ProcessorOptions } from "./sampling/processor.ts";
 export { argmax, type SamplingKey, sampleToken, tokenUniform } from "./sampling/sample.ts";
+export type { SpeculationStep } from "./speculate.ts";
+export type { SpeculationSummary } from "./speculation-metrics.ts";
+export {
+  type CostPoint,
+  chooseTreeSize,
+  costAt,
+  type GrownTree,
+  type GrowOptions,
+  growTree,
+  independentPaths,
+  jointPaths,
+  type PathProbability,
+  type TreeSize,
+} from "./static-tree.ts";
 export { createStopStringMatcher, type StopMatch, type StopStringMatcher, type StopStringOptions } from "./stop-strings.ts";
+export { clipTree, rootOnly, type TokenTree, TreeShape } from "./token-tree.ts";
+export { deterministicVerifier } from "./verifiers/deterministic.ts";
+export { greedyVerifier } from "./verifiers/greedy.ts";
+export { rejectionVerifier } from "./verifiers/rejection.ts";
+export { tokenMatchVerifier } from "./verifiers/token-match.ts";
+export { type TypicalOptions, typicalVerifier } from "./verifiers/typical.ts";
+export type { Chance, TargetView, Verdict, Verifier } from "./verifiers/verifier.ts";

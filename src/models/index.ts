@@ -15,3 +15,15 @@ export { decoderForward, decoderLogits, type LanguageModelLoss, languageModelLos
 export { type DecoderEstimate, estimateDecoder } from "./decoder/estimate.ts";
 export { type DecoderParameters, decoderParameters } from "./decoder/parameters.ts";
 export { type DecoderPreset, type DecoderPresetName, decoderPresets } from "./decoder/presets.ts";
+export {
+  allocateMedusa,
+  checkMedusaTarget,
+  createMedusa,
+  type MedusaConfig,
+  type MedusaHeads,
+  type MedusaOptions,
+  medusaConfig,
+  medusaLogits,
+  medusaSchema,
+} from "./heads/medusa.ts";
+export { type LoadedMedusa, loadMedusa, type MedusaInfo, saveMedusa } from "./heads/medusa-checkpoint.ts";

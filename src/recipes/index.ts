@@ -1,6 +1,11 @@
 // Complete pipelines, where training, reward and decoding meet.
+export { openDrafter, resolveDrafter } from "./drafter-source.ts";
 export { type HeldOut, holdOut } from "./hold-out.ts";
 export { copyTokenizer, resolveModel, tokenizerBeside } from "./model-source.ts";
 export { type PretrainContext, pretrain } from "./pretrain.ts";
 export { type PretrainOptions, pretrainSchema, savedSettings } from "./pretrain-options.ts";
 export { quickstartOptions } from "./quickstart.ts";
+export { type SelfDistillationOptions, type SelfDistilledText, selfDistil } from "./self-distillation.ts";
+export type { SpeculationReport, TokenTreeReport } from "./speculation-report.ts";
+export { type TrainDrafterContext, trainDrafter } from "./train-drafter.ts";
+export { savedDrafterSettings, type TrainDrafterOptions, tourAccelerateOptions, trainDrafterSchema } from "./train-drafter-options.ts";

@@ -8,3 +8,4 @@ export {
   LanguageModelTrainer,
   languageModelSchema,
 } from "./language-model.ts";
+export { type MedusaCalibration, type MedusaData, MedusaTrainer, type MedusaTrainingOptions, medusaTrainingSchema } from "./medusa.ts";

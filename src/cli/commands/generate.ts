@@ -1,6 +1,7 @@
 // `longwave generate <model>`: text from a prompt, streamed.
 import { z } from "zod";
 import { UsageError } from "../../base/errors.ts";
+import type { SpeculationSummary } from "../../decode/index.ts";
 import { samplingOptions } from "../../decode/sampling/options.ts";
 import { defineCommand } from "../command.ts";
 import { readStdin } from "../io.ts";
@@ -15,6 +16,7 @@ const schema = z.object({
   samples: z.int().min(1).default(1).describe("Texts to generate, side by side."),
   context: z.int().min(1).optional().describe("Positions of the cache. Default: the model's context length."),
   ignoreEos: z.boolean().default(false).describe("Go on after the end of text."),
+  drafter: z.string().min(1).optional().describe("Drafter for faster generation: the folder or run of longwave train-drafter. Same text."),
   logProbs: z.int().min(0).optional().describe("With --json: log-probabilities of the tokens and of this many alternatives."),
   ...samplingOptions.shape,
 });
@@ -42,6 +44,7 @@ export const generate = defineCommand({
       context: capacity,
       ignoreEos,
       logProbs,
+      drafter: drafterPath,
       ...sampling
     } = options;
     const { openModel } = await import("../model-folder.ts");
@@ -70,23 +73,28 @@ export const generate = defineCommand({
       logProbs,
       ...(ignoreEos ? { eosTokenIds: [] } : {}),
     }));
+    const { openDrafter } = await import("../../recipes/drafter-source.ts");
+    using drafter = drafterPath === undefined ? undefined : openDrafter(backend, drafterPath, decoder, tokenizer.hash);
+    let speculation: SpeculationSummary | undefined;
     const start = performance.now();
     let numTokens = 0;
     const results: unknown[] = [];
     const stream = samples === 1 && !context.json;
     if (stream) context.stdout.write(text);
     const tokens: unknown[][] = requests.map(() => []);
-    for await (const event of run(runner, requests, { tokenizer, signal: context.signal })) {
+    for await (const event of run(runner, requests, { tokenizer, signal: context.signal, drafter })) {
       if (event.kind === "token") {
         numTokens++;
         if (stream) context.stdout.write(event.text);
         if (logProbs !== undefined) tokens[event.request].push({ id: event.id, logProb: event.logProb, top: event.top });
         continue;
       }
+      speculation = event.speculation;
       results[event.request] = {
         text: event.text,
         ids: event.ids,
         reason: event.reason,
+        ...(speculation === undefined ? {} : { speculation }),
         ...(logProbs === undefined ? {} : { tokens: tokens[event.request] }),
       };
     }
@@ -96,6 +104,10 @@ export const generate = defineCommand({
     if (stream) context.print();
     else for (const [i, result] of results.entries()) context.print(`--- ${i + 1}\n${text}${(result as { text: string }).text}`);
     context.stderr.write(`${numTokens} tokens in ${seconds.toFixed(2)} s, ${tokensPerSecond.toFixed(1)} tokens/s\n`);
+    if (speculation) {
+      const shares = speculation.acceptanceByPosition.map((share) => share.toFixed(2)).join(", ");
+      context.stderr.write(`${speculation.tokensPerStep.toFixed(2)} tokens a step; accepted by position: ${shares || "no drafts"}\n`);
+    }
   },
 });
 

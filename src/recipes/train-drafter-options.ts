@@ -1,0 +1,75 @@
+// Settings of drafter training: one schema, from which flags, help and validation come.
+import { z } from "zod";
+import { loopSchema, openRunDirectory } from "../engine/index.ts";
+import { medusaSchema } from "../models/heads/medusa.ts";
+import { medusaTrainingSchema } from "../train/medusa.ts";
+
+const { logEvery, keepLast, onNotFinite, checkpointSeconds } = loopSchema.shape;
+
+export const trainDrafterSchema = z.strictObject({
+  model: z.string().min(1).describe("The model to draft for: checkpoint folder, run folder (its latest checkpoint) or llama2.c .bin file"),
+  kind: z.enum(["medusa"]).default("medusa").describe("medusa: heads on the model's hidden states, trained while the model is frozen"),
+  tokenizer: z.string().optional().describe("tokenizer.json or its folder. Default: beside the model"),
+  medusa: medusaSchema.prefault({}).describe("Medusa heads"),
+  ...medusaTrainingSchema.shape,
+  tokens: z.int().positive().default(200_000).describe("Tokens of the model's own texts to train on"),
+  heldOutTokens: z.int().positive().default(20_000).describe("Tokens of further texts, for evaluation and calibration of the tree"),
+  textLength: z.int().min(8).optional().describe("Tokens of a text. Default: the model's context length, at most 256"),
+  openingTokens: z.int().positive().default(24).describe("Longest opening of a text, drawn at temperature 1 so that texts differ"),
+  temperature: z
+    .number()
+    .min(0)
+    .default(0.3)
+    .describe("Temperature of the texts after their openings (Medusa: 0.3); the lower, the more the heads learn for greedy decoding"),
+  heldOutTemperature: z.number().min(0).default(0).describe("The same of the texts that the tree is calibrated on: how it will be decoded"),
+  maxTreeNodes: z.int().min(1).max(64).default(24).describe("Drafted tokens of a step at most; how many is decided by the measured cost"),
+  measurePrompts: z.int().nonnegative().default(8).describe("Prompts to decode with and without the drafter at the end; 0: none"),
+  measureTokens: z.int().positive().default(200).describe("Tokens to decode for each of them"),
+  seed: z.int().nonnegative().default(0).describe("Seed of texts and data order"),
+  steps: z.int().positive().default(500).describe("Steps of the whole run, those before a resume included"),
+  logEvery,
+  evaluateEvery: z.int().nonnegative().default(100).describe("Evaluate every so many steps and after the last one; 0: never"),
+  checkpointEvery: z.int().nonnegative().default(0).describe("Save every so many steps; at the end and when interrupted always"),
+  checkpointSeconds,
+  keepLast,
+  onNotFinite,
+  runs: z.string().min(1).default("runs").describe("Folder of all runs"),
+  name: z.string().default("train-drafter").describe("Name of the run, part of its folder's name"),
+  resume: z.string().min(1).optional().describe("Go on with this run folder, with the settings that it was started with"),
+});
+
+export type TrainDrafterOptions = z.input<typeof trainDrafterSchema>;
+export type TrainDrafterSettings = z.output<typeof trainDrafterSchema>;
+
+/** Of the place and the start of a run, not of what it computes. */
+const notRecorded = ["resume", "runs", "name"];
+
+/** What config.json of a run holds. */
+export const recordedDrafterSettings = (settings: TrainDrafterSettings): Record<string, unknown> =>
+  Object.fromEntries(Object.entries(settings).filter(([key]) => !notRecorded.includes(key)));
+
+/** The settings that a run was started with, to go on with them. @throws CheckpointError when there is no run at `path`. */
+export function savedDrafterSettings(path: string): Partial<TrainDrafterOptions> {
+  return Object.fromEntries(Object.entries(openRunDirectory(path).config).filter(([key]) => Object.hasOwn(trainDrafterSchema.shape, key)));
+}
+
+/**
+ * The tour's part on acceleration: Medusa heads for the small model of stories, which learn enough in a few hundred steps of half a minute
+ * in all on two cores.
+ */
+export const tourAccelerateOptions = {
+  kind: "medusa",
+  name: "accelerate",
+  medusa: { heads: 4 },
+  tokens: 100_000,
+  heldOutTokens: 12_000,
+  batchSize: 16,
+  sequenceLength: 128,
+  steps: 250,
+  learningRate: 2e-2,
+  logEvery: 10,
+  evaluateEvery: 125,
+  maxTreeNodes: 12,
+  measurePrompts: 8,
+  measureTokens: 200,
+} as const satisfies Omit<TrainDrafterOptions, "model">;
