@@ -13,7 +13,7 @@ export interface SelfDistillationOptions {
   tokens: number;
   /** Tokens of one text at most, start and opening included. */
   textLength: number;
-  /** Tokens of an opening: between 1 and this many. */
+  /** Tokens of an opening: between half as many and this many. */
   openingTokens: number;
   /** Of what follows the opening; 0: greedy. */
   temperature: number;
@@ -37,10 +37,12 @@ export async function selfDistil(backend: Backend, model: InferenceModel, option
   const { start, tokens, textLength, openingTokens, temperature, eosTokenIds, seed, batch = 32, signal, onProgress } = options;
   const numTexts = Math.max(1, Math.ceil(tokens / textLength));
   using runner = new DecoderRunner(backend, model, { batch: Math.min(batch, numTexts), capacity: Math.max(textLength, start.length + 1) });
+  // Short openings are alike, and so would be all that follows at a low temperature.
+  const shortest = Math.ceil(openingTokens / 2);
   const openings = Array.from({ length: numTexts }, (_, i) => ({
     ids: start,
     // All lengths equally often.
-    maxNewTokens: Math.min(1 + (i % openingTokens), Math.max(1, textLength - start.length - 1)),
+    maxNewTokens: Math.min(shortest + (i % (openingTokens - shortest + 1)), Math.max(1, textLength - start.length - 1)),
     sampling: { temperature: 1 },
     eosTokenIds,
     seed: deriveSeed(seed, "openings"),

@@ -59,36 +59,43 @@ export interface MeasureOptions {
   costCurve: readonly CostPoint[];
   prompts: readonly (readonly number[])[];
   maxNewTokens: number;
+  /** Times that each prompt is decoded either way; medians count. Default 3. */
+  rounds?: number;
   tokenizer: Tokenizer;
   signal?: AbortSignal;
 }
 
-/** Greedy decoding of every prompt, plain and speculative in turns after a warm-up. */
+const kinds = ["plain", "speculative"] as const;
+
+/** Greedy decoding of every prompt, plain and speculative in turns after a warm-up. Times are sums over prompts of the medians over rounds. */
 export async function measureSpeculation(runner: DecoderRunner, options: MeasureOptions): Promise<SpeculationReport & JsonRecord> {
-  const { drafter, prompts, maxNewTokens, tokenizer, signal } = options;
-  const time = { plain: 0, speculative: 0 };
+  const { drafter, prompts, maxNewTokens, rounds = 3, tokenizer, signal } = options;
   const tokens = { plain: 0, speculative: 0 };
+  const milliseconds = { plain: 0, speculative: 0 };
   const summaries: SpeculationSummary[] = [];
   let difference: string | undefined;
-  for (const [i, ids] of [prompts[0], ...prompts].entries()) {
+  for (const [i, ids] of prompts.entries()) {
     const request: GenerationRequest = { ids, maxNewTokens, sampling: { doSample: false } };
-    const run = async (kind: "plain" | "speculative"): Promise<FinishEvent> => {
-      const startedAt = performance.now();
-      const result = await complete(runner, request, { tokenizer, signal, ...(kind === "speculative" ? { drafter } : {}) });
-      // The first prompt once more: the first time warms up.
-      if (i > 0) {
-        time[kind] += performance.now() - startedAt;
-        tokens[kind] += result.ids.length;
+    const times = { plain: [] as number[], speculative: [] as number[] };
+    const results: Partial<Record<(typeof kinds)[number], FinishEvent>> = {};
+    // The round before the first one warms up.
+    for (let round = -1; round < rounds; round++) {
+      for (const kind of kinds) {
+        const startedAt = performance.now();
+        results[kind] = await complete(runner, request, { tokenizer, signal, ...(kind === "speculative" ? { drafter } : {}) });
+        if (round >= 0) times[kind].push(performance.now() - startedAt);
       }
-      return result;
-    };
-    const plain = await run("plain");
-    const speculative = await run("speculative");
-    if (i > 0 && speculative.speculation) summaries.push(speculative.speculation);
-    if (i > 0) difference ??= differenceOf(runner, ids, plain.ids, speculative.ids, tokenizer, `prompt ${i}`);
+    }
+    const { plain, speculative } = results as Record<(typeof kinds)[number], FinishEvent>;
+    for (const kind of kinds) {
+      milliseconds[kind] += times[kind].sort((x, y) => x - y)[Math.floor(rounds / 2)];
+      tokens[kind] += (results[kind] as FinishEvent).ids.length;
+    }
+    if (speculative.speculation) summaries.push(speculative.speculation);
+    difference ??= differenceOf(runner, ids, plain.ids, speculative.ids, tokenizer, `prompt ${i + 1}`);
   }
-  const plain = speedOf(tokens.plain, time.plain);
-  const speculative = speedOf(tokens.speculative, time.speculative);
+  const plain = speedOf(tokens.plain, milliseconds.plain);
+  const speculative = speedOf(tokens.speculative, milliseconds.speculative);
   const total = (of: (summary: SpeculationSummary) => number): number => summaries.reduce((sum, summary) => sum + of(summary), 0);
   const positions = Math.max(0, ...summaries.map(({ numDraftsPerPos }) => numDraftsPerPos.length));
   const seconds = { draft: total((s) => s.seconds.draft), target: total((s) => s.seconds.target), verify: total((s) => s.seconds.verify) };

@@ -15,7 +15,7 @@ export const trainDrafterSchema = z.strictObject({
   tokens: z.int().positive().default(200_000).describe("Tokens of the model's own texts to train on"),
   heldOutTokens: z.int().positive().default(20_000).describe("Tokens of further texts, for evaluation and calibration of the tree"),
   textLength: z.int().min(8).optional().describe("Tokens of a text. Default: the model's context length, at most 256"),
-  openingTokens: z.int().positive().default(24).describe("Longest opening of a text, drawn at temperature 1 so that texts differ"),
+  openingTokens: z.int().positive().default(32).describe("Longest opening of a text, drawn at temperature 1 so that texts differ"),
   temperature: z
     .number()
     .min(0)
@@ -24,6 +24,7 @@ export const trainDrafterSchema = z.strictObject({
   heldOutTemperature: z.number().min(0).default(0).describe("The same of the texts that the tree is calibrated on: how it will be decoded"),
   maxTreeNodes: z.int().min(1).max(64).default(24).describe("Drafted tokens of a step at most; how many is decided by the measured cost"),
   measurePrompts: z.int().nonnegative().default(8).describe("Prompts to decode with and without the drafter at the end; 0: none"),
+  measureRounds: z.int().positive().default(3).describe("Times that each of them is decoded either way; medians count"),
   measureTokens: z.int().positive().default(200).describe("Tokens to decode for each of them"),
   seed: z.int().nonnegative().default(0).describe("Seed of texts and data order"),
   steps: z.int().positive().default(500).describe("Steps of the whole run, those before a resume included"),
@@ -54,22 +55,24 @@ export function savedDrafterSettings(path: string): Partial<TrainDrafterOptions>
 }
 
 /**
- * The tour's part on acceleration: Medusa heads for the small model of stories, which learn enough in a few hundred steps of half a minute
- * in all on two cores.
+ * The tour's part on acceleration: Medusa heads for the small model of stories, half a minute in all on two cores. Texts are greedy, as
+ * they will be decoded. A second layer and a high learning rate pay for so small a model.
  */
 export const tourAccelerateOptions = {
   kind: "medusa",
   name: "accelerate",
-  medusa: { heads: 4 },
-  tokens: 100_000,
+  medusa: { heads: 4, layers: 2 },
+  tokens: 150_000,
   heldOutTokens: 12_000,
+  temperature: 0,
   batchSize: 16,
   sequenceLength: 128,
-  steps: 250,
+  steps: 300,
   learningRate: 2e-2,
   logEvery: 10,
-  evaluateEvery: 125,
+  evaluateEvery: 100,
   maxTreeNodes: 12,
   measurePrompts: 8,
   measureTokens: 200,
+  measureRounds: 7,
 } as const satisfies Omit<TrainDrafterOptions, "model">;

@@ -108,7 +108,7 @@ export async function* trainDrafter(
 }
 
 /** What is only measured and shown. */
-const changeable = ["evaluationBatches", "guesses", "maxTreeNodes", "measurePrompts", "measureTokens", "model"];
+const changeable = ["evaluationBatches", "guesses", "maxTreeNodes", "measurePrompts", "measureTokens", "measureRounds", "model"];
 
 function openFormer(path: string): RunDirectory {
   const run = openRunDirectory(path);
@@ -244,7 +244,16 @@ async function* finishDrafter({ step, total }: RunEvent, finish: Finish): AsyncG
   const maxNewTokens = Math.min(settings.measureTokens, room);
   {
     using drafter = new MedusaDrafter(backend, heads, target, info);
-    const decode = { drafter, treeSize: drafter.shape.size, costCurve, prompts, maxNewTokens, tokenizer, signal };
+    const decode = {
+      drafter,
+      rounds: settings.measureRounds,
+      treeSize: drafter.shape.size,
+      costCurve,
+      prompts,
+      maxNewTokens,
+      tokenizer,
+      signal,
+    };
     yield artifact("speculation", await measureSpeculation(runner, decode));
   }
   // Drawn with all grown nodes: what pays here is often a chain, which shows little.
