@@ -77,7 +77,7 @@ export const groupPolicySchema = z.strictObject({
   syncReferenceMixup: fraction.default(0.6).describe("How far it moves: reference = mixup * policy + (1 - mixup) * reference"),
   // Updates
   numIterations: positive.default(1).describe("Passes over the completions of a step"),
-  minibatches: positive.default(1).describe("Updates of one pass; the groups are shared out among them"),
+  minibatches: positive.default(1).describe("Updates of one pass; the completions are shuffled and shared out among them"),
   microBatchSize: positive.optional().describe("Completions of one forward and backward pass. Default: as many as fit 256 MB of logits"),
   oldLogProbs: z
     .enum(["auto", "recorded", "recomputed"])
@@ -112,9 +112,9 @@ export function checkSettings(settings: GroupPolicySettings): void {
     });
   if (delta !== undefined && delta <= 1 + epsilonHigh)
     throw new UsageError(`delta: expected more than 1 + epsilonHigh (${1 + epsilonHigh}), got ${delta}`);
-  const groups = settings.promptsPerStep;
-  if (settings.minibatches > groups)
-    throw new UsageError(`minibatches: expected at most promptsPerStep (${groups}), got ${settings.minibatches}`);
+  const completions = settings.promptsPerStep * numGenerations;
+  if (settings.minibatches > completions)
+    throw new UsageError(`minibatches: expected at most the ${completions} completions of a step, got ${settings.minibatches}`);
   if (settings.klPlace === "reward" && settings.klEstimator !== "k1" && settings.klEstimator !== "k3")
     throw new UsageError(`klEstimator: expected k1 for a KL in the reward, got ${settings.klEstimator}`);
 }

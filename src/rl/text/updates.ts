@@ -133,7 +133,8 @@ export class PolicyUpdates {
         if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm))
           return { metrics: { ...told.result(), loss, gradientNorm, learningRate }, skipped: true };
         const clip = maxGradientNorm > 0 ? clipFactor(gradientNorm, maxGradientNorm) : 1;
-        optimizer.step({ learningRate, gradientScale: clip });
+        // Where no group differs in its rewards there is nothing to learn: momentum alone would move the weights on.
+        if (gradientNorm > 0) optimizer.step({ learningRate, gradientScale: clip });
       }
     }
     const gradientNorm = norms.reduce((sum, norm) => sum + norm, 0) / norms.length;
