@@ -13,6 +13,7 @@ import { silu } from "../../tensor/activation.ts";
 import { add } from "../../tensor/elementwise.ts";
 import { scope, type Tensor } from "../../tensor/graph.ts";
 import { linear } from "../../tensor/matmul.ts";
+import { concat, split } from "../../tensor/shape.ts";
 import type { DecoderConfig } from "../decoder/config.ts";
 import { outputMatrix, unembed } from "../decoder/decoder.ts";
 import type { InferenceModel } from "../decoder/quantise.ts";
@@ -93,7 +94,7 @@ export function createMedusa(target: InferenceModel, options: MedusaOptions = {}
 }
 
 /**
- * Logits of every head, K times [N, V], for rows [N, C] after the target's final norm.
+ * Logits of every head, K times [N, V], for rows [N, C] (N a number) after the target's final norm.
  * @param target the output matrix, for heads without one of their own.
  */
 export function medusaLogits(
@@ -101,14 +102,17 @@ export function medusaLogits(
   rows: Tensor,
   target?: { config: DecoderConfig; matrix: LinearWeight<Tensor> },
 ): Tensor[] {
-  return heads.map(({ blocks, unembedding }, k) =>
-    scope(rows, `medusa.${k}`, () => {
-      let x = rows;
-      for (const { weight, bias } of blocks) x = add(x, silu(linear(x, weight, bias)));
-      if (unembedding) return linearLayer(x, unembedding);
-      if (!target) throw new UsageError("medusa: expected the target's output matrix for heads that share it, got none");
-      return unembed(target.config, target.matrix, x);
-    }),
+  const last = heads.map(({ blocks }, k) =>
+    scope(rows, `medusa.${k}`, () => blocks.reduce((x, { weight, bias }) => add(x, silu(linear(x, weight, bias))), rows)),
+  );
+  if (heads.every(({ unembedding }) => unembedding)) return last.map((x, k) => linearLayer(x, heads[k].unembedding as { weight: Tensor }));
+  if (!target) throw new UsageError("medusa: expected the target's output matrix for heads that share it, got none");
+  // One product: the matrix, which is most of what a small head reads, is read once.
+  const joined = unembed(target.config, target.matrix, concat(last, 0));
+  return split(
+    joined,
+    last.map((x) => x.shape[0] as number),
+    0,
   );
 }
 
