@@ -26,6 +26,11 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./commands/pretrain.ts")).pretrain,
   },
   {
+    name: "grpo",
+    summary: "Align a model with reward functions",
+    load: async () => (await import("./commands/grpo.ts")).grpo,
+  },
+  {
     name: "generate",
     summary: "Generate text from a model",
     load: async () => (await import("./commands/generate.ts")).generate,

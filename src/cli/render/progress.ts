@@ -1,6 +1,6 @@
 // Shows a run from its events: one live line on a terminal, a plain line every few seconds elsewhere.
 // Time is taken from the events, so that the same events always give the same text.
-import { type Metrics, type RunEvent, type StepEvent, tokensPerSecond } from "../../engine/events.ts";
+import { type JsonRecord, type Metrics, type RunEvent, type StepEvent, tokensPerSecond } from "../../engine/events.ts";
 import type { Output } from "../io.ts";
 import { type CurveOptions, curve, labelledCurve } from "./curve.ts";
 import { formatBytes, formatCount, formatDuration, formatMetric, printable } from "./format.ts";
@@ -107,7 +107,7 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
         say(colors.dim(`checkpoint ${event.path} (${event.reason}, ${formatBytes(event.bytes)})`));
         break;
       case "sample": {
-        const text = typeof event.sample === "string" ? event.sample : event.sample.map((record) => JSON.stringify(record)).join("\n");
+        const text = typeof event.sample === "string" ? event.sample : recordsText(event.sample);
         say(`${colors.bold(`sample at step ${event.step}:`)}\n${printable(text).replace(/^/gm, "  ")}`);
         break;
       }
@@ -129,8 +129,26 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
 
 const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
 
+/** Records shown of a sample; the metrics file has all of them. */
+const shownRecords = 3;
+
+/** Completions with their rewards in a line each, other records as they are. The first of each prompt comes first. */
+function recordsText(records: readonly JsonRecord[]): string {
+  const firsts = records.filter(({ prompt }, i) => records.findIndex((other) => other.prompt === prompt) === i);
+  const chosen = (firsts.length >= shownRecords ? firsts : records).slice(0, shownRecords);
+  const lines = chosen.map((record) => {
+    const { prompt, completion, reward } = record;
+    if (typeof prompt !== "string" || typeof completion !== "string") return JSON.stringify(record);
+    return `${typeof reward === "number" ? `[${formatMetric(reward)}] ` : ""}${prompt}${completion}`.replaceAll("\n", " ");
+  });
+  const rest = records.length - chosen.length;
+  return lines.join("\n") + (rest > 0 ? `\n(and ${rest} more in metrics.jsonl)` : "");
+}
+
+/** The first metrics; an evaluation with more has the most telling first. */
 const metricsText = (metrics: Metrics): string =>
   Object.entries(metrics)
+    .slice(0, 9)
     .map(([name, value]) => `${name} ${formatMetric(value)}`)
     .join("  ");
 
