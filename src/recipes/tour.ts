@@ -20,7 +20,7 @@ export type TourPart = (typeof tourParts)[number];
 
 export const tourSchema = z.strictObject({
   trainSteps: z.int().positive().default(200).describe("Steps of the quickstart's model"),
-  alignSteps: z.int().positive().default(tourAlignOptions.steps).describe("Steps of GRPO"),
+  alignSteps: z.int().positive().default(50).describe("Steps of GRPO"),
   drafterSteps: z.int().positive().default(tourAccelerateOptions.steps).describe("Steps of the Medusa heads"),
   parts: z
     .array(z.enum(tourParts))
