@@ -37,6 +37,7 @@ export {
 } from "./static-tree.ts";
 export { createStopStringMatcher, type StopMatch, type StopStringMatcher, type StopStringOptions } from "./stop-strings.ts";
 export { clipTree, rootOnly, type TokenTree, TreeShape } from "./token-tree.ts";
+export { blockVerifier } from "./verifiers/block.ts";
 export { deterministicVerifier } from "./verifiers/deterministic.ts";
 export { greedyVerifier } from "./verifiers/greedy.ts";
 export { rejectionVerifier } from "./verifiers/rejection.ts";

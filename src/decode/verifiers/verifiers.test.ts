@@ -4,15 +4,16 @@ import { describe, expect, test } from "vitest";
 import { uniforms } from "../../tensor/testing/reference.ts";
 import { Distribution } from "../sampling/distribution.ts";
 import { type TokenTree, TreeShape } from "../token-tree.ts";
+import { blockVerifier } from "./block.ts";
 import { deterministicVerifier } from "./deterministic.ts";
 import { greedyVerifier } from "./greedy.ts";
 import { rejectionVerifier } from "./rejection.ts";
 import { enumerate, lawOfSequences } from "./testing/enumerate.ts";
+import { argmaxOf, block, drawnChain, fixedChain, fixedTree, lawOf, type Table, targetOf } from "./testing/laws.ts";
 import { tokenMatchVerifier } from "./token-match.ts";
 import { typicalVerifier } from "./typical.ts";
 import type { Chance, TargetView, Verifier } from "./verifier.ts";
 
-type Table = Readonly<Record<string, readonly number[]>>;
 interface Law {
   emitted: Record<string, number>;
   lossless?: boolean;
@@ -28,64 +29,6 @@ interface LawCase {
 }
 const golden = JSON.parse(readFileSync("test/golden/speculative/exact-laws.json", "utf8")) as { cases: LawCase[] };
 const depth = 2;
-
-/** The target of a table over contexts, at the nodes of a tree. */
-function targetOf(p: Table, { shape, ids }: TokenTree): TargetView {
-  const contextOf = (node: number): string => {
-    const tokens: number[] = [];
-    for (let at = node; at > 0; at = shape.parents[at]) tokens.unshift(ids[at]);
-    return tokens.join();
-  };
-  return {
-    distribution: (node) => new Distribution().setDense(p[contextOf(node)]),
-    argmax: (node) => p[contextOf(node)].indexOf(Math.max(...p[contextOf(node)])),
-  };
-}
-
-const argmaxOf = (values: readonly number[]): number => values.indexOf(Math.max(...values));
-
-/** The block that a verifier emits: tokens of the path and the one after it. */
-function block(verifier: Verifier, tree: TokenTree, p: Table, chance: Chance): string {
-  const { node, token } = verifier.verify(tree, targetOf(p, tree), chance);
-  const path = new Int32Array(tree.shape.size);
-  const length = tree.shape.pathTo(node, path);
-  return [...Array.from(path.subarray(1, length), (at) => tree.ids[at]), token].join();
-}
-
-/** A chain drawn from q, token by token. `known`: the drafts tell their distribution. */
-function drawnChain(q: Table, chance: Chance, known: boolean, length = depth): TokenTree {
-  const ids = new Int32Array(length + 1);
-  const distributions: (Distribution | undefined)[] = [undefined];
-  for (let i = 1; i <= length; i++) {
-    const from = new Distribution().setDense(q[Array.from(ids.subarray(1, i)).join()]);
-    ids[i] = chance.draw(from, i - 1);
-    distributions.push(known ? from : undefined);
-  }
-  return { shape: TreeShape.chain(length), ids, distributions };
-}
-
-function fixedChain(tokens: readonly number[]): TokenTree {
-  return { shape: TreeShape.chain(tokens.length), ids: Int32Array.of(-1, ...tokens) };
-}
-
-/** Children by context, level by level. */
-function fixedTree(children: Readonly<Record<string, readonly number[]>>): TokenTree {
-  const parents = [-1];
-  const ids = [-1];
-  let level: [number, string][] = [[0, ""]];
-  while (level.length > 0) {
-    const next: [number, string][] = [];
-    for (const [parent, context] of level) {
-      for (const id of children[context] ?? []) {
-        next.push([parents.length, context === "" ? String(id) : `${context},${id}`]);
-        parents.push(parent);
-        ids.push(id);
-      }
-    }
-    level = next;
-  }
-  return { shape: new TreeShape(parents), ids: Int32Array.from(ids) };
-}
 
 function expectSameLaw(own: ReadonlyMap<string, number>, expected: Readonly<Record<string, number>>): void {
   for (const key of new Set([...own.keys(), ...Object.keys(expected)])) expect(own.get(key) ?? 0, key).toBeCloseTo(expected[key] ?? 0, 12);
@@ -109,14 +52,10 @@ function lossOf(emitted: ReadonlyMap<string, number>, p: Table, length = depth +
 describe.each(golden.cases.map((fields) => [fields.kind, fields] as const))(
   "golden laws, %s",
   (_, { p, q, tree, chain, laws, negativeControls }) => {
-    const rules: Record<string, (chance: Chance) => string> = {
-      leviathan: (chance) => block(rejectionVerifier, drawnChain(q, chance, true), p, chance),
-      tokenMatch: (chance) => block(tokenMatchVerifier, drawnChain(q, chance, false), p, chance),
-      oneHotChain: (chance) => block(deterministicVerifier, fixedChain(chain), p, chance),
-      oneHotTree: (chance) => block(deterministicVerifier, fixedTree(tree), p, chance),
-    };
-    test.each(Object.keys(rules).filter((name) => name in laws))("%s", (name) => {
-      const own = enumerate(rules[name]);
+    test.each(Object.keys(laws))("%s", (name) => {
+      const rule = lawOf(name, { p, q, tree, chain });
+      expect(rule).toBeDefined();
+      const own = enumerate(rule as (chance: Chance) => string);
       expectSameLaw(own, laws[name].emitted);
       expect(lossOf(own, p)).toBeLessThan(1e-12);
     });
@@ -200,6 +139,11 @@ describe("random tables of 5 tokens, depth 3", () => {
       for (const q of [table(), p]) {
         const law = enumerate((chance) => block(rejectionVerifier, drawnChain(q, chance, true, 3), p, chance));
         expect(lossOf(law, p, 4)).toBeLessThan(1e-12);
+        const together = enumerate((chance) => block(blockVerifier, drawnChain(q, chance, true, 3), p, chance));
+        expect(lossOf(together, p, 4)).toBeLessThan(1e-12);
+        const meanOf = (blocks: ReadonlyMap<string, number>): number =>
+          Array.from(blocks).reduce((sum, [tokens, probability]) => sum + probability * tokens.split(",").length, 0);
+        expect(meanOf(together)).toBeGreaterThan(meanOf(law) - 1e-12);
         // The draft model is the target: everything is accepted.
         if (q === p) for (const key of law.keys()) expect(key.split(",").length).toBe(4);
       }
@@ -262,7 +206,7 @@ describe("acceptance as Medusa has it", () => {
 
 test("what a verifier cannot take is refused", () => {
   const tree = fixedTree({ "": [0, 1] });
-  expect(() => rejectionVerifier.verify(tree, targetOf({}, tree), { accept: () => true, draw: () => 0 })).toThrow("expected a chain");
+  expect(() => blockVerifier.verify(tree, targetOf({}, tree), { accept: () => true, draw: () => 0 })).toThrow("expected a chain");
   const drawn = { ...tree, distributions: [undefined, new Distribution().setOneHot(0), undefined] };
   expect(() => deterministicVerifier.verify(drawn, targetOf({}, drawn), { accept: () => true, draw: () => 0 })).toThrow("without chance");
 });
