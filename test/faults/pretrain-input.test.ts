@@ -340,7 +340,7 @@ describe("generate and evaluate", () => {
       .split("\n")
       .map((line) => JSON.parse(line));
     // The preparation, told before the folder was made, is in its metrics too.
-    expect(events.slice(0, 6).map(({ kind }) => kind)).toEqual(["stage", "stage", "stage", "stage", "run-start", "sample"]);
+    expect(events.slice(0, 7).map(({ kind }) => kind)).toEqual(["stage", "stage", "stage", "artifact", "stage", "run-start", "sample"]);
     const { metrics } = events.find(({ kind }) => kind === "evaluation");
     expect(evaluated.loss).toBeCloseTo(metrics.loss, 6);
     expect(evaluated.bitsPerByte).toBeCloseTo(metrics.bitsPerByte, 6);
