@@ -8,13 +8,14 @@ import { bpe } from "./bpe.ts";
 import { checkpoint } from "./checkpoint.ts";
 import { decode } from "./decode.ts";
 import { fisherVectorProduct } from "./fisher-vector-product.ts";
+import { grpo } from "./grpo.ts";
 import type { Benchmark } from "./harness/benchmark.ts";
 import { caseLines, describeMachine, machineLines } from "./harness/print.ts";
 import { type CaseResult, runBenchmark } from "./harness/run.ts";
 import { tinyProgram } from "./tiny-program.ts";
 import { trainStep } from "./train-step.ts";
 
-const benchmarks: readonly Benchmark[] = [trainStep, tinyProgram, fisherVectorProduct, decode, bpe, checkpoint];
+const benchmarks: readonly Benchmark[] = [trainStep, tinyProgram, fisherVectorProduct, decode, bpe, checkpoint, grpo];
 
 const usage = `npm run bench -- [name ...] [options]
   --list         name the benchmarks and end

@@ -18,7 +18,7 @@ export type PolicyDecoder = Pick<LoadedDecoder, "config" | "specs" | "parameters
 
 /**
  * How fresh weights enter the programs. bound: as inputs. shared: as initializers that refer to the live memory. packed: as initializers
- * that ONNX Runtime packs, so that programs are compiled anew for every rollout.
+ * that ONNX Runtime packs, so that the program of all rows is compiled anew for every rollout; the others, which run less, are bound.
  */
 export type RolloutWeights = "bound" | "shared" | "packed";
 
@@ -65,16 +65,24 @@ export class RolloutPrograms {
   readonly #cache: KVCache;
   readonly #weights: RolloutWeights;
   readonly #output: RolloutOutput;
+  readonly #threads: number | undefined;
   readonly #emission: CachedEmission;
   #prompt: Program<Inputs, Outputs> | undefined;
-  #steps = new Map<number, { program: Program<Inputs, Outputs>; call: RolloutCall }>();
+  readonly #steps = new Map<number, { program: Program<Inputs, Outputs>; call: RolloutCall }>();
 
-  constructor(backend: Backend, decoder: PolicyDecoder, cache: KVCache, options: { weights: RolloutWeights; output: RolloutOutput }) {
+  /** @param options.threads of the programs' own; undefined: the shared pool. */
+  constructor(
+    backend: Backend,
+    decoder: PolicyDecoder,
+    cache: KVCache,
+    options: { weights: RolloutWeights; output: RolloutOutput; threads?: number | undefined },
+  ) {
     this.#backend = backend;
     this.#decoder = decoder;
     this.#cache = cache;
     this.#weights = options.weights;
     this.#output = options.output;
+    this.#threads = options.threads;
     this.#emission = emissionFor(decoder.config);
   }
 
@@ -120,18 +128,22 @@ export class RolloutPrograms {
 
   /** To be called when the weights have changed: packed copies are of the old ones. */
   refresh(): void {
-    if (this.#weights === "packed") this.dispose();
+    const { batch } = this.#cache.shape;
+    if (this.#weights !== "packed") return;
+    this.#steps.get(batch)?.program.dispose();
+    this.#steps.delete(batch);
   }
 
   dispose(): void {
     this.#prompt?.dispose();
     this.#prompt = undefined;
     for (const { program } of this.#steps.values()) program.dispose();
-    this.#steps = new Map();
+    this.#steps.clear();
   }
 
   #compile(batch: number, time: Dim): Program<Inputs, Outputs> {
     const { kind, temperature } = this.#output;
+    const weights = this.#weightsFor(batch, time);
     const leaves = flatten<TensorBuffer>(this.#decoder.parameters.tree as never).map(
       ([path, leaf]) => [`parameters.${path}`, leaf] as const,
     );
@@ -144,16 +156,24 @@ export class RolloutPrograms {
       inputSpecs(this.#decoder, batch, time, this.#cache.shape.capacity),
       {
         name: time === 1 ? `rollout x ${batch}` : "rollout prompt",
-        ...(this.#weights === "bound" ? {} : { weights: new Map(leaves), prepack: this.#weights === "packed" }),
+        threads: this.#threads,
+        ...(weights === "bound" ? {} : { weights: new Map(leaves), prepack: weights === "packed" }),
       },
     );
   }
 
+  #weightsFor(batch: number, time: Dim): RolloutWeights {
+    const isWhole = batch === this.#cache.shape.batch && time === 1;
+    return this.#weights === "packed" && !isWhole ? "bound" : this.#weights;
+  }
+
   #bind(program: Program<Inputs, Outputs>, cache: readonly LayerCache[], batch: number, time: number): RolloutCall {
+    // A prompt of one token has the shape of a step of one row, which is another program.
+    const weights = this.#weightsFor(batch, program === this.#prompt ? "S" : 1);
     const [ids, positions] = [allocate("i32", [batch, time]), allocate("i32", [batch, time])];
     const [lengths, total, rowIndices] = [allocate("i32", [batch]), allocate("i32", []), allocate("i32", [batch])];
     const rows = allocate("f32", [batch, this.#config.vocabSize]);
-    const parameters = this.#weights === "bound" ? { parameters: this.#decoder.parameters.tree } : {};
+    const parameters = weights === "bound" ? { parameters: this.#decoder.parameters.tree } : {};
     const bound = program.bind(
       { ...parameters, ids, positions, lengths, total, rows: rowIndices, cache } as never,
       { rows, cache } as never,
