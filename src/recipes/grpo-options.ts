@@ -62,7 +62,7 @@ export type GrpoOptions = Omit<z.input<typeof grpoSchema>, "prompts" | "rewards"
 };
 
 /** Of the place and the start of a run, not of what it computes: they are not recorded, and may differ at resume. */
-const notRecorded = ["resume", "runs", "name", "prompts"] as const;
+const notRecorded = ["resume", "runs", "name"] as const;
 
 /** What config.json of a run holds, besides the fingerprint of the prompts and the names of the rewards. */
 export const recordedGrpoSettings = (settings: GrpoSettings): Record<string, unknown> =>
@@ -70,7 +70,7 @@ export const recordedGrpoSettings = (settings: GrpoSettings): Record<string, unk
 
 /**
  * The settings that a run was started with, to go on with them: `grpo({ ...savedGrpoSettings(path), resume: path })`. Prompts given as
- * texts and rewards given as functions are not among them: give them again.
+ * records and rewards given as functions are not among them: give them again.
  * @throws CheckpointError when there is no run at `path`.
  */
 export function savedGrpoSettings(path: string): GrpoOptions {

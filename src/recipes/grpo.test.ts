@@ -118,6 +118,14 @@ test("an interrupted run is resumed with its own settings and ends with the same
   expect((other as Error).message).toMatch(/learningRate/);
 });
 
+test("prompts given as texts are among the settings of a run", async () => {
+  const { path } = await run({ steps: 1, prompts: ["Tom", "Sue", "Max"], validation: 0 });
+  const { events } = await run({ ...savedGrpoSettings(path), steps: 2, resume: path });
+  expect(events.filter(({ kind }) => kind === "step")).toHaveLength(1);
+  const other = await run({ ...savedGrpoSettings(path), prompts: ["Tom"], steps: 3, resume: path }).catch((error: unknown) => error);
+  expect((other as Error).message).toMatch(/promptsFingerprint/);
+});
+
 test("prompts and rewards of one's own, from files and from code", async () => {
   const module = join(folder, "rewards.mjs");
   writeFileSync(

@@ -43,7 +43,7 @@ export interface GrpoContext {
 const graceSeconds = 10;
 
 /** Besides the loop's: what is only shown, waited for, or kept by its content (see the fingerprints). */
-const changeableAtResume = [...changeableSettings, "data", "heldOut", "sampleRows", "rewardTimeout", "rolloutRows", "rewards"];
+const changeableAtResume = [...changeableSettings, "data", "prompts", "heldOut", "sampleRows", "rewardTimeout", "rolloutRows", "rewards"];
 
 /**
  * Aligns a model. The first events are stages (model, prompts), then those of the step loop.
@@ -95,6 +95,8 @@ export async function* grpo(options: GrpoOptions, { backend, signal, onRun }: Gr
   const config = JSON.parse(
     JSON.stringify({
       ...recordedGrpoSettings(settings),
+      // A record's columns may be anything; texts alone can be given again at resume.
+      ...(givenPrompts.every((prompt) => typeof prompt === "string") ? {} : { prompts: [] }),
       promptsFingerprint: fingerprintOf([...train, ...heldOut]),
       rewardNames: rewards.map(nameOf),
     }),
