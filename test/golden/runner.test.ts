@@ -267,13 +267,46 @@ describe.each(Object.entries(sources))("%s", (kind, { write, alterations }) => {
   });
 });
 
+describe("models/speculative, whose kinds read each other's folders", () => {
+  const folder = "models/speculative";
+  const kinds = ["base", "exact-laws", "medusa-trees", "medusa-v1", "medusa-v2"];
+  const write = (): void => cpSync(here("./speculative/full"), join(root, folder), { recursive: true });
+
+  test("pass unaltered", async () => {
+    write();
+    const { failures, results } = await run();
+    expect(failures).toEqual([]);
+    const passed = results.filter(({ status }) => status === "passed").map(({ kind }) => kind);
+    expect(new Set(passed)).toEqual(new Set(kinds.map((kind) => `${folder}/${kind}`)));
+  });
+
+  const alterations: Record<string, () => void> = {
+    base: () => alterTensor(`${folder}/base/expected.safetensors`, "logits"),
+    "exact-laws": () => {
+      const path = join(root, folder, "exact-laws/expected.json");
+      const laws = JSON.parse(readFileSync(path, "utf8"));
+      alterNumber(laws.cases[0].emitted ?? laws.cases[0]);
+      writeFileSync(path, JSON.stringify(laws));
+    },
+    "medusa-trees": () => alterTensor(`${folder}/medusa-trees/grown.safetensors`, "tree_logits"),
+    "medusa-v1": () => alterTensor(`${folder}/medusa-v1/expected.safetensors`, "medusa_logits"),
+    "medusa-v2": () => alterTensor(`${folder}/medusa-v2/expected.safetensors`, "medusa_logits"),
+  };
+  test.each(kinds)("%s fails after an alteration", async (kind) => {
+    write();
+    alterations[kind]();
+    const { results } = await run();
+    expect(results.filter(({ status }) => status === "failed").map((result) => result.kind)).toContain(`${folder}/${kind}`);
+  });
+});
+
 test("every covered kind has an altered copy above, save those of which no copy is kept", () => {
   const withoutCopy = ["models/checkpoints/llama", "models/checkpoints/qwen2", "models/checkpoints/qwen3"];
   const withoutAlteration = ["models/tokenizers/unigram", "models/tokenizers/unigram-byte-fallback"];
   const covered = [...readCoverage()].filter(([, { covered }]) => covered).map(([kind]) => kind);
   const known = [...Object.keys(sources), ...withoutCopy, ...withoutAlteration];
-  // rl-core.test.ts does the same for these.
-  const isElsewhere = (kind: string): boolean => /^rl\/(estimators|policy_|preference)/.test(kind);
+  // rl-core.test.ts does the same for some, the test above for others.
+  const isElsewhere = (kind: string): boolean => /^(rl\/(estimators|policy_|preference)|models\/speculative\/(base|exact-laws|medusa-))/.test(kind);
   expect(covered.filter((kind) => !known.includes(kind) && !isElsewhere(kind))).toEqual([]);
 });
 
