@@ -3,7 +3,7 @@
 //   --if-possible  do nothing when the compiler is not installed (a production install of a git dependency)
 
 import { spawnSync } from "node:child_process";
-import { existsSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -23,4 +23,13 @@ try {
 }
 rmSync(dist, { recursive: true, force: true });
 const { status } = spawnSync(process.execPath, [compiler, "-p", join(root, "tsconfig.build.json")], { stdio: "inherit" });
-process.exit(status ?? 1);
+if (status !== 0) process.exit(status ?? 1);
+
+// The compiler leaves extensions alone in dynamic imports of functions whose `using` declaration it lowers, and in import types.
+for (const name of readdirSync(dist, { recursive: true, encoding: "utf8" })) {
+  if (!name.endsWith(".js") && !name.endsWith(".d.ts")) continue;
+  const file = join(dist, name);
+  const text = readFileSync(file, "utf8");
+  const mended = text.replaceAll(/(\bimport\("\.[^"]*)\.ts("\))/g, "$1.js$2");
+  if (mended !== text) writeFileSync(file, mended);
+}

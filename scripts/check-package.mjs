@@ -75,7 +75,8 @@ function tryOut(cwd) {
     `doctor: expected the native backend, got ${JSON.stringify(report.runtime)} ${JSON.stringify(report.problems)}`,
   );
   longwave(["docter"], 2);
-  if (longwave(["--help"]).includes("quickstart")) longwave(["quickstart", "--steps", "2"]);
+  longwave(["quickstart", "--steps", "2"]);
+  longwave(["generate", "node_modules/longwave/assets/stories260k/stories260K.bin", "--prompt", "Once", "-n", "5"]);
   const paths = Object.keys(manifest.exports).filter((path) => path !== "./package.json");
   const imports = paths.map((path) => `await import(${JSON.stringify(path.replace(/^\./, manifest.name))});`);
   writeFileSync(join(cwd, "imports.mjs"), imports.join("\n"));
