@@ -43,6 +43,12 @@ export class BackendError extends LongwaveError {}
 /** A loss, gradient or logit that is not finite. */
 export class NotFiniteError extends LongwaveError {}
 
+/** An environment that broke its contract: NaN, a wrong shape, an error in `step` or `reset`. */
+export class EnvironmentError extends LongwaveError {}
+
+/** A download or remote service that failed: not found, refused, unreachable, incomplete. */
+export class RemoteError extends LongwaveError {}
+
 /** Work that was stopped by a signal or an AbortSignal. Exit code 130. */
 export class AbortedError extends LongwaveError {
   override readonly exitCode = 130;
