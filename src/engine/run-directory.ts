@@ -52,13 +52,14 @@ export function createRunDirectory({ root = "runs", name = "run", config, now = 
 /** The folder of a run that was started before. @throws CheckpointError when it is not one. */
 export function openRunDirectory(path: string): RunDirectory {
   const file = join(path, "config.json");
-  const found = statSync(file, { throwIfNoEntry: false });
+  // A model file has no entries: asking for one inside it is an error of its own on some systems.
+  const found = existsSync(file) ? statSync(file) : undefined;
   const wrong = (got: string, cause?: unknown): CheckpointError =>
     new CheckpointError(`run folder ${path}: expected a config.json that a run wrote, got ${got}`, {
       cause,
       hint: "Give the folder of a run, such as runs/20260131-120000-name.",
     });
-  if (!found) throw wrong(existsSync(path) ? "a folder without it" : "no such folder");
+  if (!found) throw wrong(!existsSync(path) ? "no such folder" : statSync(path).isDirectory() ? "a folder without it" : "a file");
   if (found.size > maxConfigBytes) throw wrong(`${found.size} bytes`);
   let config: unknown;
   try {

@@ -6,8 +6,16 @@ export { type GrpoContext, grpo } from "./grpo.ts";
 export { type GrpoOptions, grpoSchema, type PromptRecord, savedGrpoSettings } from "./grpo-options.ts";
 export { type HeldOut, holdOut } from "./hold-out.ts";
 export { copyTokenizer, resolveModel, tokenizerBeside } from "./model-source.ts";
+export { tokenise } from "./prepare-data.ts";
 export { type PretrainContext, pretrain } from "./pretrain.ts";
-export { type PretrainOptions, pretrainSchema, savedSettings } from "./pretrain-options.ts";
+export {
+  locateRun,
+  type PretrainOptions,
+  type PretrainSettings,
+  parseSavedSettings,
+  pretrainSchema,
+  savedSettings,
+} from "./pretrain-options.ts";
 export { quickstartOptions } from "./quickstart.ts";
 export { type SelfDistillationOptions, type SelfDistilledText, selfDistil } from "./self-distillation.ts";
 export type { SpeculationReport, TokenTreeReport } from "./speculation-report.ts";

@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
+import { parseOptions } from "../base/schema.ts";
 import { sourceSchema } from "../data/index.ts";
 import { loopSchema, openRunDirectory } from "../engine/index.ts";
 import { type DecoderOptions, decoderSchema } from "../models/decoder/config.ts";
@@ -99,6 +100,9 @@ export function savedSettings(path: string): Partial<PretrainOptions> {
   const { config } = openRunDirectory(locateRun(path).run);
   return Object.fromEntries(Object.entries(config).filter(([key]) => Object.hasOwn(pretrainSchema.shape, key)));
 }
+
+/** The same, complete and checked. @throws CheckpointError, UsageError for a run of another version with other settings. */
+export const parseSavedSettings = (path: string): PretrainSettings => parseOptions(pretrainSchema, savedSettings(path)) as PretrainSettings;
 
 /** Number of updates. At most one of epochs and tokens is given, and wins over steps. */
 export function stepsOf(

@@ -22,6 +22,8 @@ export interface EvaluationRunOptions {
   maxBatches?: number;
   /** Stops between and within batches. */
   signal?: AbortSignal;
+  /** Called after each batch: how many of `batches` are done, the targets seen so far and their mean loss. */
+  onProgress?: (progress: { batch: number; batches: number; tokens: number; loss: number }) => void;
 }
 
 export class Evaluator {
@@ -50,10 +52,11 @@ export class Evaluator {
 
   /** loss (nats a token), perplexity, tokens; with `bytesOfToken` also bits per byte. */
   async run(rows: PackedRows, options: EvaluationRunOptions = {}): Promise<Record<string, number>> {
-    const { bytesOfToken, maxBatches, signal } = options;
+    const { bytesOfToken, maxBatches = Number.POSITIVE_INFINITY, signal, onProgress } = options;
+    const batches = Math.min(maxBatches, Math.ceil(rows.numRows / this.#batchSize));
     const logProbs = (this.#call.outputs as unknown as { logProbs: { data: Float32Array } }).logProbs.data;
     const { targets, lossMask } = this.#batch;
-    let [total, tokens, bytes] = [0, 0, 0];
+    let [batch, total, tokens, bytes] = [0, 0, 0, 0];
     for (const _ of evaluationBatches(rows, this.#batch, { batchSize: this.#batchSize, maxBatches })) {
       await this.#call.runAsync(signal);
       for (let i = 0; i < logProbs.length; i++) {
@@ -62,6 +65,7 @@ export class Evaluator {
         tokens++;
         if (bytesOfToken) bytes += bytesOfToken[Number(targets[i])];
       }
+      onProgress?.({ batch: ++batch, batches, tokens, loss: total / tokens });
     }
     const loss = total / tokens;
     return { loss, perplexity: Math.exp(loss), ...(bytes > 0 ? { bitsPerByte: total / Math.LN2 / bytes } : {}), tokens };

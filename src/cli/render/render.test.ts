@@ -4,6 +4,7 @@ import type { RunEvent, StepEvent } from "../../engine/events.ts";
 import { bufferedOutput, wantsColor } from "../io.ts";
 import { charsetFor, curve, labelledCurve, resample } from "./curve.ts";
 import { formatBytes, formatCount, formatDuration, formatMetric, printable } from "./format.ts";
+import { createLiveLine } from "./live-line.ts";
 import { createProgress } from "./progress.ts";
 import { table } from "./table.ts";
 
@@ -189,5 +190,27 @@ describe("createProgress", () => {
     for (let at = 1; at <= 5000; at++) progress.handle(step(at, { total: 5000, metrics: { loss: at === 7 ? Number.NaN : 1 / at } }));
     progress.close();
     expect(output.text().endsWith("\n")).toBe(true);
+  });
+});
+
+describe("createLiveLine", () => {
+  const told = (isTTY: boolean): string => {
+    const output = bufferedOutput({ isTTY, columns: 20 });
+    let time = 0;
+    const line = createLiveLine(output, { everySeconds: 5, now: () => time });
+    for (; time < 12_000; time += 50) line.update(() => `${time} ms of a long wait`);
+    line.clear();
+    return output.text();
+  };
+
+  it("is a plain line every few seconds without a terminal", () => {
+    expect(told(false)).toBe("5000 ms of a long wait\n10000 ms of a long wait\n");
+  });
+
+  it("is redrawn within the width of a terminal, and taken away", () => {
+    const text = told(true);
+    expect(text.split("\r\u001b[2K").length - 1).toBe(121);
+    expect(text).toContain("\r\u001b[2K100 ms of a long wa\r");
+    expect(text.endsWith("\r\u001b[2K")).toBe(true);
   });
 });
