@@ -1,5 +1,6 @@
 // What an environment is (Gymnasium's meaning), and the batch of environments that the rollout loop sees.
 import type { JsonRecord } from "../../engine/events.ts";
+import type { Drawing } from "./drawing.ts";
 import type { Space } from "./spaces.ts";
 
 /** A number for a discrete space, else numbers. */
@@ -36,13 +37,13 @@ export interface Environment<Observation extends Value = Value, Action extends V
   /** Everything that decides what follows. Without it a resumed run starts this environment anew. */
   saveState?(): JsonRecord;
   restoreState?(state: JsonRecord): void;
-  /** What to draw of the present state; see the page that `watch` writes. */
-  drawing?(): JsonRecord;
+  /** What to draw of the present state. */
+  drawing?(): Drawing;
   dispose?(): void;
 }
 
-/** Makes one environment. In a batch each has its own. */
-export type EnvironmentFactory = () => Environment;
+/** Makes one environment. In a batch each has its own; `index` is its row there. */
+export type EnvironmentFactory = (index: number) => Environment;
 
 /** An episode that ended in the last step. */
 export interface FinishedEpisode {
@@ -53,13 +54,23 @@ export interface FinishedEpisode {
 }
 
 /**
+ * What happens to an environment whose episode ended, by Gymnasium's names.
+ * - `same-step`: it is reset in that step (as Stable-Baselines3 does; what rollouts here expect).
+ * - `next-step`: `observations` keeps the final one; the next step ignores its action, resets it, and gives reward 0 and no end.
+ * - `disabled`: it must be reset by `resetRows` before the next step.
+ */
+export type Autoreset = "same-step" | "next-step" | "disabled";
+
+/**
  * A batch of N environments with one step call and flat buffers, which stay the same objects: read them before the next call.
- * An environment that ends an episode is reset in the same step: `observations` is then the first of the next episode, and
- * `finalObservations` holds the last of the ended one.
+ * Unless `autoreset` says otherwise, an environment that ends an episode is reset in the same step: `observations` is then the first of
+ * the next episode, and `finalObservations` holds the last of the ended one.
  */
 export interface VectorEnvironment {
   /** For messages and run folders: `CartPole-v1`. */
   readonly name: string;
+  /** Absent: `same-step`. */
+  readonly autoreset?: Autoreset;
   readonly numEnvironments: number;
   readonly observationSpace: Space;
   readonly actionSpace: Space;
@@ -81,6 +92,8 @@ export interface VectorEnvironment {
   readonly finishedEpisodes: readonly FinishedEpisode[];
   /** Starts all anew. Environment i is seeded with `seed + i`. */
   reset(seed?: number): void | Promise<void>;
+  /** Starts new episodes in these rows alone, by their numbers from 0; how `disabled` goes on after an end. */
+  resetRows?(rows: readonly number[]): void | Promise<void>;
   /**
    * @param actions [N, A] with A = `valueSize(actionSpace)`: as the environments take them, discrete ones with their `start`.
    * @throws EnvironmentError naming the environment and its step for NaN, a wrong shape or an error in `step`; buffers keep the last good step.
