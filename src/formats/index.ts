@@ -1,4 +1,8 @@
 // Entry of longwave/formats: files that models and tokenizers come in.
+export { type GgufSource, openGguf } from "./gguf.ts";
+export type { GgufArray, GgufEntry, GgufMetadataEntry, GgufValue, GgufValueType } from "./gguf-header.ts";
+export type { GgufTypeName } from "./gguf-types.ts";
+export { type GgufTensor, type GgufWriteOptions, ggufEntry, writeGguf } from "./gguf-write.ts";
 export { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from "./half.ts";
 export {
   type HfConfig,
