@@ -63,6 +63,7 @@ export function measureDraftCost(runner: DecoderRunner, drafter: Drafter, repeat
     key: { seed: 0 },
     cache,
     row: 0,
+    costs: runner.costs,
   };
   const times = Array.from({ length: repeats }, () => {
     const startedAt = performance.now();

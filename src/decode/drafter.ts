@@ -5,6 +5,7 @@ import type { KVCache } from "../runtime/kv-cache.ts";
 import type { TargetFeatures, TargetRows } from "./runner-calls.ts";
 import type { Processor } from "./sampling/processor.ts";
 import type { SamplingKey } from "./sampling/sample.ts";
+import type { StepCosts } from "./step-costs.ts";
 import type { TokenTree } from "./token-tree.ts";
 
 export interface DrafterNeeds extends TargetFeatures {
@@ -35,6 +36,8 @@ export interface DraftContext {
   /** The target's cache and its row of this sequence: for drafters that share layers with it. */
   readonly cache: KVCache;
   readonly row: number;
+  /** What the target's calls cost, as measured so far. */
+  readonly costs: StepCosts;
 }
 
 /** What a step committed. Views that the next step overwrites. */

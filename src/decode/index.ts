@@ -1,7 +1,10 @@
 // Generation: run a decoder over its cache, choose tokens, stop, stream.
 export { type CostCurveOptions, measureCostCurve, measureDraftCost } from "./cost-curve.ts";
 export type { DraftContext, Drafter, DrafterNeeds, DraftTarget, StepOutcome } from "./drafter.ts";
+export { DraftModelDrafter, type DraftModelOptions, type DraftModelSetup, draftModelSchema } from "./drafters/draft-model.ts";
+export { LookupDrafter, type LookupOptions, lookupSchema } from "./drafters/lookup.ts";
 export { MedusaDrafter, type MedusaDrafterOptions } from "./drafters/medusa.ts";
+export { SuffixDrafter, type SuffixOptions, suffixSchema } from "./drafters/suffix.ts";
 export {
   complete,
   type FinishEvent,
@@ -35,6 +38,7 @@ export {
   type PathProbability,
   type TreeSize,
 } from "./static-tree.ts";
+export { bestChainLength, StepCosts } from "./step-costs.ts";
 export { createStopStringMatcher, type StopMatch, type StopStringMatcher, type StopStringOptions } from "./stop-strings.ts";
 export { clipTree, rootOnly, type TokenTree, TreeShape } from "./token-tree.ts";
 export { blockVerifier } from "./verifiers/block.ts";
@@ -44,3 +48,4 @@ export { rejectionVerifier } from "./verifiers/rejection.ts";
 export { tokenMatchVerifier } from "./verifiers/token-match.ts";
 export { type TypicalOptions, typicalVerifier } from "./verifiers/typical.ts";
 export type { Chance, TargetView, Verdict, Verifier } from "./verifiers/verifier.ts";
+export { VocabularyMap, type VocabularyMapOptions, type VocabularySide } from "./vocabulary-map.ts";

@@ -12,6 +12,7 @@ import type { DType } from "../tensor/dtype.ts";
 import type { Dim } from "../tensor/graph.ts";
 import { flatten, mapTree } from "../tensor/tree.ts";
 import { allocateRows, type Call, type RowBuffers, SequenceCall, type TargetFeatures, type TargetRows, TreeCall } from "./runner-calls.ts";
+import { StepCosts } from "./step-costs.ts";
 import { TreeShape } from "./token-tree.ts";
 
 export interface RunnerOptions {
@@ -79,6 +80,8 @@ export class DecoderRunner {
   readonly batch: number;
   readonly capacity: number;
   readonly prefillChunk: number;
+  /** What calls cost, learnt while speculating; kept from one request to the next. */
+  readonly costs = new StepCosts();
   readonly #backend: Backend;
   readonly #model: InferenceModel;
   readonly #options: Required<Pick<RunnerOptions, "weights" | "emission" | "profile">>;

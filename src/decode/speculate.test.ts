@@ -1,10 +1,8 @@
 // Losslessness of the whole loop on real models: greedy text with any drafter, wherever a sequence ends; the joint law of two sampled tokens;
 // the cache after every step. And what has to fail, fails.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { allocateDecoder, type LoadedDecoder, loadDecoder } from "../models/decoder/checkpoint.ts";
-import { decoderConfig } from "../models/decoder/config.ts";
+import { loadDecoder } from "../models/decoder/checkpoint.ts";
 import { createMedusa } from "../models/heads/medusa.ts";
-import { initializeParameters } from "../nn/parameter.ts";
 import type { Backend } from "../runtime/backend.ts";
 import { openBackend } from "../runtime/open.ts";
 import { Random } from "../runtime/rng.ts";
@@ -14,7 +12,7 @@ import { MedusaDrafter } from "./drafters/medusa.ts";
 import { complete, type FinishEvent, type GenerationEvent, type GenerationRequest, generate } from "./generate.ts";
 import { DecoderRunner } from "./runner.ts";
 import { Distribution } from "./sampling/distribution.ts";
-import { logSumExp } from "./sampling/log-probabilities.ts";
+import { lawDeviation, tinyDecoder } from "./testing/joint-law.ts";
 import { type TokenTree, TreeShape } from "./token-tree.ts";
 import { deterministicVerifier } from "./verifiers/deterministic.ts";
 import { greedyVerifier } from "./verifiers/greedy.ts";
@@ -196,15 +194,6 @@ test("Medusa heads draft for the model that they were made for", async () => {
 
 // ---- sampling
 
-/** 8 tokens, random weights that make sharp and flat rows. */
-function tiny(): Pick<LoadedDecoder, "config" | "specs" | "parameters"> {
-  const decoder = allocateDecoder(
-    decoderConfig({ vocabSize: 8, width: 16, layers: 1, heads: 2, headWidth: 8, contextLength: 16, initStd: 0.6 }),
-  );
-  initializeParameters(decoder.specs as never, decoder.parameters, 5);
-  return decoder;
-}
-
 /** Drafts from a distribution of its own, and says so; or keeps it to itself. */
 function randomChain(known: boolean): Drafter {
   const random = new Random(99);
@@ -220,57 +209,8 @@ const topTree: Drafter = drafterOf("fixed tree", (context) =>
 );
 
 describe("sampled tokens have the model's joint law", () => {
-  const decoder = tiny();
-  const sampling = { temperature: 0.9, topK: 6 };
-  const numTexts = process.env.LONGWAVE_TEST_LONG === "1" ? 100_000 : 4000;
-  const ids = [3, 1];
-  /** The exact law of two tokens, from the logits. */
-  const exact = (): Map<string, number> => {
-    using runner = new DecoderRunner(backend, decoder, { weights: "shared" });
-    const law = new Map<string, number>();
-    const rowOf = (context: readonly number[]): number[] => {
-      runner.reset(0);
-      const logits = Float64Array.from(runner.append(0, context), (x) => x / sampling.temperature);
-      const sixth = logits.toSorted().at(-sampling.topK) as number;
-      const kept = logits.map((x) => (x >= sixth ? x : Number.NEGATIVE_INFINITY));
-      const total = logSumExp(Float32Array.from(kept));
-      return Array.from(kept, (x) => Math.exp(x - total));
-    };
-    for (const [a, p] of rowOf(ids).entries())
-      for (const [b, q] of rowOf([...ids, a]).entries()) if (p * q > 0) law.set(`${a},${b}`, p * q);
-    return law;
-  };
-  /** χ² of two-token texts against the law, over its degrees of freedom in standard deviations. */
-  const deviation = async (drafter: Drafter, verifier: Verifier): Promise<number> => {
-    using runner = new DecoderRunner(backend, decoder, { weights: "shared" });
-    const counts = new Map<string, number>();
-    const requests = Array.from({ length: numTexts }, () => ({ ids, sampling, maxNewTokens: 3, eosTokenIds: [], seed: 17 }));
-    for await (const event of generate(runner, requests, { drafter, verifier })) {
-      if (event.kind !== "finish") continue;
-      const key = event.ids.slice(0, 2).join();
-      counts.set(key, (counts.get(key) ?? 0) + 1);
-    }
-    const law = exact();
-    // What the law excludes is infinitely far away.
-    for (const key of counts.keys()) if (!law.has(key)) return Number.POSITIVE_INFINITY;
-    let [chiSquare, cells, restCount, restMass] = [0, 0, 0, 0];
-    for (const [key, p] of law) {
-      const count = counts.get(key) ?? 0;
-      if (p * numTexts >= 5) {
-        chiSquare += (count - p * numTexts) ** 2 / (p * numTexts);
-        cells++;
-      } else {
-        restCount += count;
-        restMass += p;
-      }
-    }
-    if (restMass > 0) {
-      chiSquare += (restCount - restMass * numTexts) ** 2 / (restMass * numTexts);
-      cells++;
-    }
-    return (chiSquare - (cells - 1)) / Math.sqrt(2 * (cells - 1));
-  };
-  // Of three tokens the first two, so that both may be drafts of one block: the first alone would hide mistakes at the second.
+  const decoder = tinyDecoder();
+  const deviation = (drafter: Drafter, verifier: Verifier): Promise<number> => lawDeviation(backend, decoder, drafter, verifier);
   test.each<[string, Drafter, Verifier]>([
     ["fixed tree, deterministic", topTree, deterministicVerifier],
     ["fixed tree, token match", topTree, tokenMatchVerifier],
@@ -322,7 +262,7 @@ describe("what does not fit is refused", () => {
 
   test("heads of another model", async () => {
     const heads = createMedusa(stories, { heads: 2 });
-    const other = tiny();
+    const other = tinyDecoder();
     expect(() => new MedusaDrafter(backend, heads, other, { choices: [[0]] })).toThrow("model of width 16");
     expect(() => new MedusaDrafter(backend, heads, stories, { choices: [[0], [0, 0], [0, 0, 0]] })).toThrow("at most 2 guesses");
     using drafter = new MedusaDrafter(backend, heads, stories, { choices: [[0]], tokenizerHash: "another" });

@@ -61,8 +61,8 @@ export async function* speculate(
   const view = new SequenceView(sequence, runner.config.vocabSize);
   const chance = new SequenceChance(sequence);
   const path = new Int32Array(sequence.limit + 1);
-  const { cache } = runner;
-  const context = { ids, numIds: 0, promptLength: sequence.prompt.length, maxNodes: 0, maxDepth: 0, processor, key, cache, row: 0 };
+  const { cache, costs } = runner;
+  const context = { ids, numIds: 0, promptLength: sequence.prompt.length, maxNodes: 0, maxDepth: 0, processor, key, cache, row: 0, costs };
   while (!sequence.finished) {
     await breathe();
     const [start, numIds] = [sequence.count - 1, sequence.count];
@@ -72,6 +72,7 @@ export async function* speculate(
     const proposedAt = performance.now();
     const rows = runner.appendTree(0, shape, tree.ids);
     const ranAt = performance.now();
+    costs.observe(shape.size, ranAt - proposedAt);
     view.load(tree, rows.logits);
     chance.begin();
     const { node, token } = rules.verify(tree, view, chance);

@@ -1,0 +1,80 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { AcceptanceTable, matchClass, matchPrior } from "./acceptance-table.ts";
+import { bestChainLength, StepCosts } from "./step-costs.ts";
+
+/** Costs that were seen often: 10 ms and 1 ms for each further token. */
+function linear(slope: number): StepCosts {
+  const costs = new StepCosts();
+  for (let i = 0; i < 50; i++) for (const n of [1, 2, 4, 8, 16]) costs.observe(n, 10 + slope * (n - 1));
+  return costs;
+}
+
+describe("costs", () => {
+  test("lie on the measured line, between and beyond the sizes seen", () => {
+    const costs = linear(1);
+    for (const n of [1, 2, 3, 6, 16, 40]) expect(costs.at(n)).toBeCloseTo(10 + (n - 1), 6);
+  });
+
+  test("one slow call changes little", () => {
+    const costs = linear(1);
+    costs.observe(4, 5000);
+    expect(costs.at(4)).toBeLessThan(15);
+  });
+
+  test("the first call of a size does not count, and nothing seen gives ratios", () => {
+    const costs = new StepCosts();
+    expect(costs.at(1)).toBe(1);
+    expect(costs.at(9)).toBeGreaterThan(1);
+    costs.observe(1, 900);
+    costs.observe(1, 9);
+    expect(costs.at(1)).toBe(9);
+    costs.observe(100, 900);
+    costs.observe(100, 90);
+    expect(costs.at(100)).toBeCloseTo(90);
+  });
+});
+
+describe("the length of a chain", () => {
+  // Expected tokens a second by the definition, for every length.
+  const bruteForce = (acceptance: number[], slope: number, draft: number): number => {
+    const rates = Array.from({ length: acceptance.length + 1 }, (_, n) => {
+      let expected = 1;
+      for (let i = 1; i <= n; i++) expected += acceptance.slice(0, i).reduce((a, b) => a * b, 1);
+      return expected / (10 + slope * n + n * draft) / (n === 0 ? 1 / 1.01 : 1);
+    });
+    return rates.indexOf(Math.max(...rates));
+  };
+  test("is the best of all lengths", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.double({ min: 0.01, max: 0.99, noNaN: true }), { maxLength: 12 }),
+        fc.constantFrom(0.2, 1, 3),
+        fc.constantFrom(0, 0.5, 4),
+        (acceptance, slope, draft) => {
+          expect(bestChainLength(acceptance, linear(slope), draft)).toBe(bruteForce(acceptance, slope, draft));
+        },
+      ),
+    );
+  });
+
+  test("is none where drafts are dear or wrong", () => {
+    expect(bestChainLength([0.05, 0.05], linear(1))).toBe(0);
+    expect(bestChainLength([0.9, 0.9], linear(10))).toBe(0);
+    expect(bestChainLength([0.9, 0.9], linear(0.1), 20)).toBe(0);
+    expect(bestChainLength(new Array(20).fill(0.99), linear(0.1))).toBe(20);
+  });
+});
+
+test("chances go from what was assumed to what is seen", () => {
+  const table = new AcceptanceTable([0.5, 0.9], { strength: 4, window: 50 });
+  expect(table.chance(0)).toBe(0.5);
+  for (let i = 0; i < 400; i++) table.observe(0, i % 4 === 0);
+  expect(table.chance(0)).toBeGreaterThan(0.2);
+  expect(table.chance(0)).toBeLessThan(0.3);
+  expect(table.chance(1)).toBe(0.9);
+  // The text changes, and within about a window the chance has followed.
+  for (let i = 0; i < 150; i++) table.observe(0, true);
+  expect(table.chance(0)).toBeGreaterThan(0.9);
+  expect(matchPrior[matchClass(1000)]).toBe(0.9);
+});

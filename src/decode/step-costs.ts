@@ -1,0 +1,77 @@
+// What a call of the target on n new tokens costs, learnt while it decodes, and how many drafts pay at that price. v(n) of a CPU is far
+// from 1 for all n, and it differs between machines and kinds of weights: a number that was fixed beforehand would be wrong for most.
+
+/** The share of one token's cost that a further token is taken to cost until it was measured. */
+const assumedSlope = 0.08;
+/** Weight of a new time in the running mean of its size. */
+const rate = 0.1;
+/** A time beyond so many times the mean is the machine's doing, and counts as this much. */
+const outlier = 2;
+/** Drafts must promise this much to be made: what they cost besides the target's time is not free. */
+const leastGain = 1.01;
+
+export class StepCosts {
+  /** Running means in milliseconds by number of tokens; 0: never seen. */
+  #means = new Float64Array(64);
+  #counts = new Int32Array(64);
+  /** Sizes seen, ascending. */
+  readonly #sizes: number[] = [];
+
+  /** A call on so many tokens took so long. The first call of a size does not count: it finds nothing bound and caches cold. */
+  observe(tokens: number, milliseconds: number): void {
+    if (tokens >= this.#means.length) this.#grow(tokens);
+    if (this.#counts[tokens]++ === 0) return;
+    const mean = this.#means[tokens];
+    if (mean === 0) {
+      this.#means[tokens] = milliseconds;
+      const at = this.#sizes.findIndex((size) => size > tokens);
+      this.#sizes.splice(at < 0 ? this.#sizes.length : at, 0, tokens);
+      return;
+    }
+    this.#means[tokens] = mean + Math.max(rate, 1 / this.#counts[tokens]) * (Math.min(milliseconds, outlier * mean) - mean);
+  }
+
+  /** Milliseconds of a call on so many tokens; 1 for one token when nothing was seen yet, so that ratios are right. */
+  at(tokens: number): number {
+    const sizes = this.#sizes;
+    const means = this.#means;
+    if (sizes.length === 0) return 1 + assumedSlope * (tokens - 1);
+    const first = sizes[0];
+    if (sizes.length === 1) return (means[first] * (1 + assumedSlope * (tokens - 1))) / (1 + assumedSlope * (first - 1));
+    let next = 0;
+    while (next < sizes.length - 1 && sizes[next] < tokens) next++;
+    const [a, b] = next === 0 ? [sizes[0], sizes[1]] : [sizes[next - 1], sizes[next]];
+    // Noise must not make more tokens cheaper than fewer.
+    const slope = Math.max(0, (means[b] - means[a]) / (b - a));
+    return Math.max(means[a] * 0.5, means[a] + (tokens - a) * slope);
+  }
+
+  #grow(tokens: number): void {
+    const size = 2 ** Math.ceil(Math.log2(tokens + 1));
+    const [means, counts] = [new Float64Array(size), new Int32Array(size)];
+    means.set(this.#means);
+    counts.set(this.#counts);
+    this.#means = means;
+    this.#counts = counts;
+  }
+}
+
+/**
+ * The number of drafts in a chain with the most expected tokens a second: (1 + Σ_i Π_{j<=i} a_j) / (v(n + 1) + n·draft). 0 where no number beats
+ * plain decoding.
+ * @param acceptance a_i: the chance that draft i is accepted once those before it were; as many drafts as there are.
+ * @param draftMilliseconds of each draft. Default 0: they are there already.
+ */
+export function bestChainLength(acceptance: ArrayLike<number>, costs: StepCosts, draftMilliseconds = 0): number {
+  let best = 0;
+  let bestRate = leastGain / costs.at(1);
+  let reach = 1;
+  let expected = 1;
+  for (let n = 1; n <= acceptance.length; n++) {
+    reach *= acceptance[n - 1];
+    expected += reach;
+    const tokenRate = expected / (costs.at(n + 1) + n * draftMilliseconds);
+    if (tokenRate > bestRate) [best, bestRate] = [n, tokenRate];
+  }
+  return best;
+}
