@@ -27,6 +27,11 @@ export interface RunnerOptions {
   weights?: "packed" | "shared" | "bound";
   /** Tokens of a prompt that run at once. Default 256. */
   prefillChunk?: number;
+  /**
+   * Tokens of every call after the prompt, filled up with ones that do not count: `--exact`. Products of one size round alike, so plain and
+   * speculative decoding of chains up to this size give the same bytes. Costs v(exactBlock) a call. Default 0: each call as small as it is.
+   */
+  exactBlock?: number;
   /** Attention kernel; default: fused where the head width allows. */
   emission?: CachedEmission;
   /** Record the time of every operator; read it with {@link DecoderRunner.endProfile}. Default false. */
@@ -82,9 +87,11 @@ export class DecoderRunner {
   readonly prefillChunk: number;
   /** What calls cost, learnt while speculating; kept from one request to the next. */
   readonly costs = new StepCosts();
+  /** Positions in memory. */
+  readonly #positions: number;
   readonly #backend: Backend;
   readonly #model: InferenceModel;
-  readonly #options: Required<Pick<RunnerOptions, "weights" | "emission" | "profile">>;
+  readonly #options: Required<Pick<RunnerOptions, "weights" | "emission" | "profile" | "exactBlock">>;
   #sequenceProgram: AnyProgram | undefined;
   #batchProgram: AnyProgram | undefined;
   #treeProgram: AnyProgram | undefined;
@@ -92,6 +99,7 @@ export class DecoderRunner {
   readonly #several = new Map<number, SequenceCall>();
   readonly #trees = new Map<number, TreeCall>();
   #batched: Call | undefined;
+  #blockIds: Int32Array | undefined;
   #features: TargetFeatures = {};
   #disposed = false;
 
@@ -103,6 +111,7 @@ export class DecoderRunner {
       prefillChunk = 256,
       emission = emissionFor(model.config),
       profile = false,
+      exactBlock = 0,
     } = options;
     if (model.config.position === "learned" && capacity > model.config.contextLength) {
       throw new UsageError(
@@ -113,11 +122,15 @@ export class DecoderRunner {
     this.#model = model;
     this.config = model.config;
     this.batch = batch;
+    if (exactBlock > 0 && batch > 1)
+      throw new UsageError(`exactBlock: expected a runner of batch 1, got ${batch}`, { hint: "Exact decoding runs one sequence." });
     this.capacity = capacity;
-    this.prefillChunk = Math.min(prefillChunk, capacity);
-    this.#options = { weights, emission, profile };
+    // What fills up a block lies behind the tokens that count.
+    this.#positions = capacity + Math.max(0, exactBlock - 1);
+    this.prefillChunk = Math.max(Math.min(prefillChunk, capacity), exactBlock);
+    this.#options = { weights, emission, profile, exactBlock };
     const { layers, kvHeads, headWidth } = model.config;
-    this.cache = new KVCache({ layers, batch, kvHeads, capacity, headWidth });
+    this.cache = new KVCache({ layers, batch, kvHeads, capacity: this.#positions, headWidth });
   }
 
   /**
@@ -129,13 +142,25 @@ export class DecoderRunner {
     const start = this.cache.lengths[row];
     if (ids.length === 0) throw new UsageError("append: expected at least one token, got none");
     this.#reserve(start + ids.length);
-    if (ids.length === 1) return this.#one(row, ids[0]).logits;
-    let rows: TargetRows | undefined;
-    for (let from = 0; from < ids.length; from += this.prefillChunk) {
-      const count = Math.min(this.prefillChunk, ids.length - from);
-      rows = this.#chunk(row, ids, from, count, false);
+    if (this.#options.exactBlock > 0) {
+      this.prefill(row, ids, ids.length - 1);
+      return this.#block(row, ids, ids.length - 1, 1).logits.subarray(0, this.config.vocabSize);
     }
-    return (rows as TargetRows).logits;
+    if (ids.length === 1) return this.#one(row, ids[0]).logits;
+    return (this.prefill(row, ids) as TargetRows).logits;
+  }
+
+  /**
+   * Appends the first `length` tokens for what they leave in the cache, in chunks; returns the row of the last one, undefined for none.
+   * @throws UsageError when the cache is full.
+   */
+  prefill(row: number, ids: ArrayLike<number>, length = ids.length): TargetRows | undefined {
+    this.#refuseDisposed();
+    this.#reserve(this.cache.lengths[row] + length);
+    let rows: TargetRows | undefined;
+    for (let from = 0; from < length; from += this.prefillChunk)
+      rows = this.#chunk(row, ids, from, Math.min(this.prefillChunk, length - from), false);
+    return rows;
   }
 
   /**
@@ -183,6 +208,7 @@ export class DecoderRunner {
       throw new UsageError(`appendTree: expected at most ${this.prefillChunk} tokens, got ${size}`, { hint: "Draft fewer tokens." });
     const start = this.cache.lengths[row];
     this.#reserve(start + size);
+    if (shape.isChain && size <= this.#options.exactBlock) return this.#block(row, ids, 0, size);
     if (size === 1) return this.#one(row, ids[0]);
     if (shape.isChain) return this.#chunk(row, ids, 0, size, true);
     let call = this.#trees.get(row);
@@ -286,6 +312,17 @@ export class DecoderRunner {
     return call.rows;
   }
 
+  /** Tokens in a call of `exactBlock` ones: the first `count` count. Rows of all of them. */
+  #block(row: number, ids: ArrayLike<number>, from: number, count: number): TargetRows {
+    const filled = (this.#blockIds ??= new Int32Array(this.#options.exactBlock));
+    filled.fill(0);
+    for (let i = 0; i < count; i++) filled[i] = ids[from + i];
+    const start = this.cache.lengths[row];
+    const rows = this.#chunk(row, filled, 0, filled.length, true);
+    this.cache.truncate(row, start + count);
+    return rows;
+  }
+
   /** @param all rows of every token, or of the last one alone. */
   #chunk(row: number, ids: ArrayLike<number>, from: number, count: number, all: boolean): TargetRows {
     let several = this.#several.get(row);
@@ -299,7 +336,8 @@ export class DecoderRunner {
     const rows = several.resize(count, all ? count : 1);
     for (let i = 0; i < count; i++) {
       call.ids[i] = ids[from + i];
-      call.positions[i] = start + i;
+      // Learned positions end with the context; what fills up a block may lie behind.
+      call.positions[i] = Math.min(start + i, this.capacity - 1);
     }
     call.lengths[0] = start + count - 1;
     call.total[0] = start + count;
@@ -313,7 +351,7 @@ export class DecoderRunner {
   readonly #makeRows = (count: number): RowBuffers => allocateRows(this.config, this.#features, count);
 
   #compile(batch: number, time: Dim, rows: Dim, isTree = false): AnyProgram {
-    const specs = inputSpecs(this.#model, batch, time, rows, this.capacity, isTree);
+    const specs = inputSpecs(this.#model, batch, time, rows, this.#positions, isTree);
     const { weights, profile } = this.#options;
     const emission = isTree ? treeEmissionFor(this.config, this.#options.emission) : this.#options.emission;
     const features = batch === 1 ? this.#features : {};
@@ -350,7 +388,7 @@ export class DecoderRunner {
     };
     const call = this.#bind(this.#treeProgram, this.cache.row(row), 1, 1, this.#makeRows(1), { tree });
     const composed = treeEmissionFor(this.config, this.#options.emission) === "composed";
-    return new TreeCall(call.bound, this.#makeRows, this.capacity, composed);
+    return new TreeCall(call.bound, this.#makeRows, this.#positions, composed);
   }
 
   #bind(

@@ -100,7 +100,7 @@ async function prefill(runner: DecoderRunner, { prompt }: Sequence, drafter: Dra
   for (let from = 0; from < end; from += runner.prefillChunk) {
     const ids = prompt.subarray(from, Math.min(end, from + runner.prefillChunk));
     await breathe();
-    if (!drafter.needs.prompt) runner.append(0, ids);
+    if (!drafter.needs.prompt) runner.prefill(0, ids);
     else drafter.observePrompt?.(ids, runner.appendTree(0, TreeShape.chain(ids.length - 1), ids));
   }
 }
