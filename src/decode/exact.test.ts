@@ -108,9 +108,17 @@ describe("a prompt on disk", () => {
   });
 });
 
-test("a request that begins with a saved prompt gives the text of a whole one", async () => {
+test("a request that goes on from what the cache holds gives the text of a whole one", async () => {
   using runner = new DecoderRunner(backend, stories, { weights: "shared" });
   const request: GenerationRequest = { ids: prompt, sampling: { doSample: false }, maxNewTokens: 20, eosTokenIds: [] };
   const plain = await complete(runner, request);
-  expect(plain.ids.length).toBe(20);
+  const longer = [...prompt, ...plain.ids.slice(0, 10)];
+  const rest = { ...request, ids: longer, maxNewTokens: 10 };
+  for (const drafter of [undefined, new LookupDrafter()]) {
+    // The cache holds the first text, of which the second begins with all but the end.
+    const { ids } = await complete(runner, { ...rest, cachedLength: longer.length - 1 }, { drafter });
+    expect(ids).toEqual(plain.ids.slice(10));
+    await complete(runner, request);
+  }
+  await expect(complete(runner, { ...rest, cachedLength: longer.length })).rejects.toThrow("cached tokens");
 });

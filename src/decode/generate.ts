@@ -26,6 +26,11 @@ export interface GenerationRequest {
   eosTokenIds?: readonly number[];
   /** Seed of this request. Default 0. */
   seed?: number;
+  /**
+   * Leading tokens of the prompt that row 0 of the runner holds already (an earlier turn, a prompt from disk): they are not read again. For
+   * one request over a runner of batch 1; at most all but the last token. Default 0.
+   */
+  cachedLength?: number;
   /** Log-probabilities of the chosen tokens, and of this many most probable ones. Default: none. */
   logProbs?: number;
 }
@@ -88,6 +93,10 @@ export async function* generate(
     throw new UsageError(`generate: expected a runner of batch 1 for a drafter, got ${runner.batch}`, {
       hint: "Drafts pay for one sequence; decode several without a drafter.",
     });
+  if (requests.some(({ cachedLength = 0 }) => cachedLength > 0) && (requests.length > 1 || runner.batch > 1))
+    throw new UsageError(
+      `generate: expected one request and batch 1 to go on from cached tokens, got ${requests.length} and ${runner.batch}`,
+    );
   const states = requests.map((request, index) => new Sequence(runner, request, index, options));
   const slots: (Sequence | undefined)[] = new Array(runner.batch).fill(undefined);
   const ids = new Int32Array(runner.batch);
@@ -106,12 +115,12 @@ export async function* generate(
       while (!slots[row] && next < states.length) {
         const sequence = states[next++];
         await breathe();
-        runner.reset(row);
+        runner.cache.truncate(row, Math.min(sequence.cachedLength, runner.cache.lengths[row]));
         if (drafter) {
           for await (const event of speculate(runner, sequence, drafter, { ...options, breathe })) yield event;
           continue;
         }
-        for (const event of sequence.take(runner.append(row, sequence.prompt))) yield event;
+        for (const event of sequence.take(runner.append(row, sequence.prompt.subarray(sequence.cachedLength)))) yield event;
         if (!sequence.finished) slots[row] = sequence;
       }
     }

@@ -45,10 +45,10 @@ function dequantised({ config, parameters: { tree } }: InferenceModel): Inferenc
     ...norms,
     attention: {
       ...attention,
-      qkv: { ...attention.qkv, weight: weight(attention.qkv.weight, width) },
+      qkv: attention.qkv && { ...attention.qkv, weight: weight(attention.qkv.weight, width) },
       output: { ...attention.output, weight: weight(attention.output.weight, heads * headWidth) },
     },
-    mlp: { up: { ...mlp.up, weight: weight(mlp.up.weight, width) }, down: { ...mlp.down, weight: weight(mlp.down.weight, mlpWidth) } },
+    mlp: mlp && { up: { ...mlp.up, weight: weight(mlp.up.weight, width) }, down: { ...mlp.down, weight: weight(mlp.down.weight, mlpWidth) } },
   }));
   const head = tree.head && { weight: weight(tree.head.weight, width) };
   return { config, parameters: { tree: { ...tree, layers, ...(head ? { head } : {}) } } };

@@ -16,6 +16,8 @@ export class Sequence {
   /** Prompt and new tokens; `count` of them count, what lies behind is scratch. */
   readonly ids: Int32Array;
   count: number;
+  /** Leading tokens of the prompt that the cache holds. */
+  readonly cachedLength: number;
   /** Count at which it ends. */
   readonly limit: number;
   finished = false;
@@ -45,6 +47,10 @@ export class Sequence {
         hint: "Shorten the prompt, or use a model with a longer context.",
       });
     }
+    this.cachedLength = request.cachedLength ?? 0;
+    const most = Math.min(this.prompt.length - 1, runner.cache.lengths[0]);
+    if (this.cachedLength > 0 && !(this.cachedLength <= most))
+      throw new UsageError(`generate: expected at most ${most} cached tokens of this prompt, got ${this.cachedLength}`);
     if ((request.stop?.length ?? 0) > 0 && !tokenizer)
       throw new UsageError("generate: expected a tokenizer to find stop strings, got none");
     this.#request = request;

@@ -95,9 +95,12 @@ export async function* speculate(
 }
 
 /** All of the prompt but its last token, the first root. */
-async function prefill(runner: DecoderRunner, { prompt }: Sequence, drafter: Drafter, breathe: () => Promise<void>): Promise<void> {
+async function prefill(runner: DecoderRunner, sequence: Sequence, drafter: Drafter, breathe: () => Promise<void>): Promise<void> {
+  const { prompt } = sequence;
   const end = prompt.length - 1;
-  for (let from = 0; from < end; from += runner.prefillChunk) {
+  // A drafter that reads the prompt's rows needs them computed.
+  if (drafter.needs.prompt) runner.reset(0);
+  for (let from = runner.cache.lengths[0]; from < end; from += runner.prefillChunk) {
     const ids = prompt.subarray(from, Math.min(end, from + runner.prefillChunk));
     await breathe();
     if (!drafter.needs.prompt) runner.prefill(0, ids);
