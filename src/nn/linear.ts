@@ -2,27 +2,27 @@
 // Blocks are those of ONNX Runtime's MatMulNBits. Quantised weights are for inference: they have no derivative.
 import { ShapeError } from "../base/errors.ts";
 import { quantisedLinear } from "../tensor/attention.ts";
+import { reshape, sum } from "../tensor/core.ts";
 import { add } from "../tensor/elementwise.ts";
 import type { Tensor } from "../tensor/graph.ts";
 import { linear } from "../tensor/matmul.ts";
 import { isLeaf } from "../tensor/tree.ts";
 
 /** A matrix [out, in] in blocks along `in`; how many bits and how long the blocks are follows from the shapes. */
-export interface QuantisedWeight<T> {
+export type QuantisedWeight<T> = {
   /** [out, blocks, bytes of a block] (u8). */
   packed: T;
   /** [out, blocks] (f32). */
   scales: T;
   /** [out, bytes] (u8). Absent: 2^(bits − 1), blocks symmetric around 0. */
   zeroPoints?: T;
-}
+  /** [out, blocks] (f32): added to every value of a block. Absent: 0. */
+  offsets?: T;
+};
 
 export type LinearWeight<T> = T | QuantisedWeight<T>;
 
-export interface LinearParameters<T, W = T> {
-  weight: W;
-  bias?: T;
-}
+export type LinearParameters<T, W = T> = { weight: W; bias?: T };
 
 export const isQuantised = <T>(weight: LinearWeight<T>): weight is QuantisedWeight<T> => !isLeaf(weight);
 
@@ -48,5 +48,14 @@ export function linearLayer(x: Tensor, { weight, bias }: LinearParameters<Tensor
   if (typeof inner !== "number") throw new ShapeError(`linearLayer: expected rows of a fixed width, got ${x}`);
   const { bits, blockSize } = blockFormat(inner, weight.packed.shape);
   const product = quantisedLinear(x, weight, bits, blockSize);
-  return bias ? add(product, bias) : product;
+  const { offsets } = weight;
+  const moved = offsets ? add(product, linear(blockSums(x, inner, blockSize), offsets)) : product;
+  return bias ? add(moved, bias) : moved;
+}
+
+/** [..., in] → [..., blocks]: what the offset of a block is multiplied with. */
+function blockSums(x: Tensor, inner: number, blockSize: number): Tensor {
+  if (inner % blockSize !== 0)
+    throw new ShapeError(`linearLayer: expected rows of whole blocks of ${blockSize} where blocks have offsets, got ${x}`);
+  return sum(reshape(x, [...x.shape.slice(0, -1), inner / blockSize, blockSize]), { axes: [-1] });
 }

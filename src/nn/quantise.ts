@@ -1,8 +1,8 @@
 // Float32 rows to blocks of 4 or 8 bits with a scale each, in the layout of ONNX Runtime's MatMulNBits: w = scale · (q − zero), the
 // first value of a byte in its low nibble. Symmetric 4-bit blocks map their value of largest magnitude to q = 0, so that all sixteen levels
 // are used (as GGUF's Q4_0 does).
-import { ShapeError, UsageError } from "../base/errors.ts";
-import { allocate, type TensorBuffer } from "../runtime/buffer.ts";
+import { NotFiniteError, ShapeError, UsageError } from "../base/errors.ts";
+import { allocate, type TensorBuffer, viewOf } from "../runtime/buffer.ts";
 import { blockFormat, type QuantisedWeight } from "./linear.ts";
 
 export interface PackOptions {
@@ -10,15 +10,35 @@ export interface PackOptions {
   blockSize?: number;
   /** Blocks without zero points, around 0. Default true. */
   symmetric?: boolean;
+  /** Name of the matrix, for errors. Default "matrix". */
+  name?: string;
 }
 
-/** A float32 matrix [out, in] in 4-bit blocks. @throws ShapeError, UsageError */
+/** A float32 stack [E, out, in] in symmetric 8-bit blocks: packed [E, out, in], scales [E, out, blocks]. @throws as {@link packQ8} */
+export function packStackQ8(
+  stack: TensorBuffer,
+  { blockSize = 32, name }: Omit<PackOptions, "symmetric"> = {},
+): QuantisedWeight<TensorBuffer> {
+  const [count, out, inner] = stack.shape;
+  if (stack.shape.length !== 3 || inner % blockSize !== 0)
+    throw new ShapeError(
+      `quantise: expected a stack [E, out, in] with rows of whole blocks of ${blockSize}, got [${stack.shape.join(", ")}]`,
+    );
+  const { packed, scales } = packQ8(viewOf(stack, [count * out, inner]), { blockSize, name });
+  return { packed: viewOf(packed, [count, out, inner]), scales: viewOf(scales, [count, out, inner / blockSize]) };
+}
+
+/** A float32 matrix [out, in] in 4-bit blocks. @throws ShapeError, UsageError; NotFiniteError for a matrix with NaN or infinities */
 export const packQ4 = (matrix: TensorBuffer, options: PackOptions = {}): QuantisedWeight<TensorBuffer> => pack(matrix, 4, options);
 
-/** A float32 matrix [out, in] in 8-bit blocks. @throws ShapeError, UsageError */
+/** A float32 matrix [out, in] in 8-bit blocks. @throws ShapeError, UsageError; NotFiniteError for a matrix with NaN or infinities */
 export const packQ8 = (matrix: TensorBuffer, options: PackOptions = {}): QuantisedWeight<TensorBuffer> => pack(matrix, 8, options);
 
-function pack(matrix: TensorBuffer, bits: 4 | 8, { blockSize = 32, symmetric = true }: PackOptions): QuantisedWeight<TensorBuffer> {
+function pack(
+  matrix: TensorBuffer,
+  bits: 4 | 8,
+  { blockSize = 32, symmetric = true, name = "matrix" }: PackOptions,
+): QuantisedWeight<TensorBuffer> {
   const { data, dtype, shape } = matrix;
   if (dtype !== "f32" || shape.length !== 2)
     throw new ShapeError(`quantise: expected a float32 matrix [out, in], got ${dtype}[${shape.join(", ")}]`);
@@ -42,6 +62,11 @@ function pack(matrix: TensorBuffer, bits: 4 | 8, { blockSize = 32, symmetric = t
       const start = row * inner + block * blockSize;
       const values = source.subarray(start, Math.min(start + blockSize, (row + 1) * inner));
       const { scale, zero } = symmetric ? symmetricScale(values, bits) : asymmetricScale(values, bits);
+      if (!allFinite(values)) {
+        throw new NotFiniteError(`quantise: expected finite weights in ${name}, got a value in row ${row} that is not`, {
+          hint: "The checkpoint is damaged, or training diverged: use an earlier one.",
+        });
+      }
       const at = row * blocks + block;
       scales.data[at] = scale;
       if (zeroPoints) write(zeroPoints.data, row * zeroPoints.shape[1], block, zero, bits);
@@ -52,6 +77,13 @@ function pack(matrix: TensorBuffer, bits: 4 | 8, { blockSize = 32, symmetric = t
     }
   }
   return { packed, scales, ...(zeroPoints ? { zeroPoints } : {}) };
+}
+
+/** A sum of products with 0 is NaN where one of them is. */
+function allFinite(values: Float32Array): boolean {
+  let total = 0;
+  for (let i = 0; i < values.length; i++) total += values[i] * 0;
+  return total === 0;
 }
 
 interface Scale {
@@ -100,7 +132,7 @@ const read = (source: Uint8Array, start: number, index: number, bits: 4 | 8): nu
   bits === 8 ? source[start + index] : (source[start + (index >> 1)] >> (4 * (index & 1))) & 15;
 
 /** The float32 matrix [out, inner] that quantised blocks stand for. */
-export function unpack({ packed, scales, zeroPoints }: QuantisedWeight<TensorBuffer>, inner: number): TensorBuffer<"f32"> {
+export function unpack({ packed, scales, zeroPoints, offsets }: QuantisedWeight<TensorBuffer>, inner: number): TensorBuffer<"f32"> {
   const { bits, blockSize } = blockFormat(inner, packed.shape);
   const [rows, blocks, bytes] = packed.shape;
   const matrix = allocate("f32", [rows, inner]);
@@ -110,7 +142,8 @@ export function unpack({ packed, scales, zeroPoints }: QuantisedWeight<TensorBuf
       const block = Math.floor(column / blockSize);
       const at = row * blocks + block;
       const zero = zeros ? read(zeros, row * (zeroPoints as TensorBuffer).shape[1], block, bits) : 2 ** (bits - 1);
-      matrix.data[row * inner + column] = factors[at] * (read(levels, at * bytes, column % blockSize, bits) - zero);
+      const product = factors[at] * (read(levels, at * bytes, column % blockSize, bits) - zero);
+      matrix.data[row * inner + column] = offsets ? product + (offsets.data as Float32Array)[at] : product;
     }
   }
   return matrix;

@@ -7,7 +7,7 @@ export interface Leaf {
   readonly shape: readonly (number | string)[];
 }
 
-export type Tree<T> = T | readonly Tree<T>[] | { readonly [key: string]: Tree<T> };
+export type Tree<T> = T | readonly Tree<T>[] | { readonly [key: string]: Tree<T> | undefined };
 
 /** The same tree with other leaves. */
 export type MapTree<T, To> = T extends Leaf ? To : { [K in keyof T]: MapTree<T[K], To> };

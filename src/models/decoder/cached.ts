@@ -3,7 +3,7 @@
 // Letters: B batch, S new tokens, R rows whose logits are wanted, G key/value heads, D head width, V vocabulary.
 
 import { masked } from "../../nn/attention/mask.ts";
-import { rotaryTables } from "../../nn/rotary.ts";
+import { dependsOnLength, type RotaryOptions, rotaryTables } from "../../nn/rotary.ts";
 import { softCap } from "../../tensor/activation.ts";
 import { groupQueryAttention, writeRows } from "../../tensor/attention.ts";
 import { constant, reshape, scalar } from "../../tensor/core.ts";
@@ -13,7 +13,7 @@ import type { Dim, Tensor } from "../../tensor/graph.ts";
 import { matmul } from "../../tensor/matmul.ts";
 import { softmax } from "../../tensor/norm.ts";
 import { transpose } from "../../tensor/shape.ts";
-import type { DecoderConfig } from "./config.ts";
+import { type DecoderConfig, rotaryOptions, rotaryWidth } from "./config.ts";
 import {
   type Attend,
   type DecoderTensors,
@@ -41,6 +41,8 @@ export interface CachedInputs {
   rows: Tensor;
   /** Per layer, [B, G, capacity, D]. */
   cache: { key: Tensor; value: Tensor }[];
+  /** Cosines and sines of the new tokens, [B, S, rotated / 2], where they depend on the length of a sequence ({@link readsRotary}). */
+  rotary?: { cosines: Tensor; sines: Tensor };
   /** The new tokens are a tree instead of a chain. `positions` then tells their depths. B = 1. */
   tree?: TreeInputs;
 }
@@ -81,8 +83,15 @@ export type CachedEmission = "fused" | "composed";
 export const emissionFor = (config: DecoderConfig): CachedEmission => (config.headWidth % 8 === 0 ? "fused" : "composed");
 
 /** The kernel's own rotation wants multiples of 16, and queries and keys as the projection gives them. */
-const rotatesInKernel = ({ headWidth, rotaryFraction, qkNorm }: DecoderConfig): boolean =>
-  (headWidth * rotaryFraction) % 16 === 0 && headWidth % 16 === 0 && qkNorm === "none";
+const rotatesInKernel = (config: DecoderConfig, layer: number): boolean =>
+  rotaryWidth(config) % 16 === 0 &&
+  config.headWidth % 16 === 0 &&
+  config.qkNorm === "none" &&
+  !dependsOnLength(rotaryOptions(config, layer).scaling);
+
+/** Whether cosines and sines depend on how long a sequence is: {@link CachedInputs.rotary} then holds them. */
+export const readsRotary = (config: DecoderConfig): boolean =>
+  config.layerTypes.some((_, layer) => usesRotary(config, layer) && dependsOnLength(rotaryOptions(config, layer).scaling));
 
 /** A kernel that counts positions by places in the cache would cut a tree's windows at the wrong ones. */
 export const treeEmissionFor = (config: DecoderConfig, emission = emissionFor(config)): CachedEmission =>
@@ -91,7 +100,9 @@ export const treeEmissionFor = (config: DecoderConfig, emission = emissionFor(co
 /** Whether the program of {@link decoderCached} reads `positions`: the fused kernel counts them itself where it rotates. */
 export function readsPositions(config: DecoderConfig, emission = emissionFor(config)): boolean {
   if (emission === "composed" || config.position === "learned") return true;
-  return !rotatesInKernel(config) && config.layerTypes.some((_, layer) => usesRotary(config, layer));
+  return config.layerTypes.some(
+    (_, layer) => usesRotary(config, layer) && !rotatesInKernel(config, layer) && !dependsOnLength(rotaryOptions(config, layer).scaling),
+  );
 }
 
 /**
@@ -112,8 +123,10 @@ export function decoderCached(
   // The kernel takes rows as [B, S, ·]. Products of rank 3 spare reshaping them twice a layer, where no product would reshape them itself
   // (fixed sizes) and no bias would take a node of its own.
   const biased = config.qkvBias || config.outputBias || config.mlpBias;
-  const x = emission === "fused" && typeof time === "string" && !biased ? reshape(embedded, [batch, time, config.width]) : embedded;
-  const { hidden, layers } = decoderStack(config, parameters, x, attend, features.layers, { fuseResiduals: true });
+  const byRows = biased || config.latent !== undefined || config.experts !== undefined;
+  const x = emission === "fused" && typeof time === "string" && !byRows ? reshape(embedded, [batch, time, config.width]) : embedded;
+  const experts = config.activation === "silu" ? "fused" : "dense";
+  const { hidden, layers } = decoderStack(config, parameters, x, attend, features.layers, { fuseResiduals: true, experts });
   const rowsOf = (all: Tensor): Tensor => gather(reshape(all, [-1, config.width]), inputs.rows);
   const rows = finalNorm(config, parameters, rowsOf(hidden));
   return {
@@ -132,23 +145,44 @@ function once<T>(make: () => T): () => T {
   };
 }
 
-/** Cosines and sines [capacity, D/2] as constants of the program. */
-function capacityTables(config: DecoderConfig, { ids, cache }: CachedInputs): () => [Tensor, Tensor] {
-  return once(() => {
+type Tables = [cosines: Tensor, sines: Tensor];
+
+/** Tables of a layer, made once for all layers that share them. */
+function tablesOf(config: DecoderConfig, make: (rotation: RotaryOptions) => Tables): (layer: number) => Tables {
+  const made = new Map<string, Tables>();
+  return (layer) => {
+    const rotation = rotaryOptions(config, layer);
+    const key = `${rotation.base} ${rotation.scaling !== undefined}`;
+    const tables = made.get(key) ?? make(rotation);
+    made.set(key, tables);
+    return tables;
+  };
+}
+
+/** Cosines and sines [capacity, D/2] as constants of the program; those that depend on the length are of a sequence that fills the cache. */
+function capacityTables(config: DecoderConfig, { ids, cache }: CachedInputs): (layer: number) => Tables {
+  return tablesOf(config, (rotation) => {
     const capacity = cache[0].key.shape[2] as number;
-    const width = config.headWidth * config.rotaryFraction;
-    const { cosines, sines } = rotaryTables(capacity, { base: config.rotaryBase, width });
-    return [cosines, sines].map((data) => constant(ids.graph, "f32", [capacity, width / 2], data)) as [Tensor, Tensor];
+    const { cosines, sines } = rotaryTables(capacity, rotation);
+    return [cosines, sines].map((data) => constant(ids.graph, "f32", [capacity, rotation.width / 2], data)) as Tables;
   });
 }
 
 /** The tables at the positions of the new tokens: [B, S, 1, D/2]. */
-function positionTables(config: DecoderConfig, inputs: CachedInputs): () => [Tensor, Tensor] {
-  const tables = capacityTables(config, inputs);
+function positionTables(config: DecoderConfig, inputs: CachedInputs): (layer: number) => Tables {
+  const constants = capacityTables(config, inputs);
   const [batch, time] = inputs.ids.shape;
-  return once(
-    () => tables().map((table) => reshape(gather(table, inputs.positions), [batch, time, 1, table.shape[1]])) as [Tensor, Tensor],
-  );
+  const { rotary } = inputs;
+  const gathered = new Map<Tables, Tables>();
+  return (layer) => {
+    if (rotary && dependsOnLength(rotaryOptions(config, layer).scaling))
+      return [rotary.cosines, rotary.sines].map((rows) => reshape(rows, [batch, time, 1, rows.shape[2]])) as Tables;
+    const tables = constants(layer);
+    const rows =
+      gathered.get(tables) ?? (tables.map((table) => reshape(gather(table, inputs.positions), [batch, time, 1, table.shape[1]])) as Tables);
+    gathered.set(tables, rows);
+    return rows;
+  };
 }
 
 function fusedAttend(config: DecoderConfig, inputs: CachedInputs, present: { key: Tensor; value: Tensor }[]): Attend {
@@ -175,9 +209,9 @@ function fusedAttend(config: DecoderConfig, inputs: CachedInputs, present: { key
     const join = (x: Tensor, count: number): Tensor => reshape(x, [batch, time, count * headWidth]);
     const result = (): ReturnType<typeof groupQueryAttention> => {
       // Queries, keys and values need no splitting then.
-      if (config.qkNorm === "none" && (!rotates || rotatesInKernel(config))) {
+      if (config.qkNorm === "none" && (!rotates || rotatesInKernel(config, layer))) {
         const query = join(qkv_NF, heads + 2 * kvHeads);
-        const [cosines, sines] = rotates ? tables() : [];
+        const [cosines, sines] = rotates ? tables(layer) : [];
         return groupQueryAttention(
           { query, pastKey, pastValue, lengths, total },
           { ...options, tables: cosines && sines ? { cosines, sines } : undefined },
@@ -186,7 +220,7 @@ function fusedAttend(config: DecoderConfig, inputs: CachedInputs, present: { key
       const [query, key, value] = splitHeads(config, qkv_NF, block);
       const turn = (x: Tensor, count: number): Tensor => {
         if (!rotates) return join(x, count);
-        const [cosines, sines] = rows();
+        const [cosines, sines] = rows(layer);
         return join(rotateHeads(config, reshape(x, [batch, time, count, headWidth]), cosines, sines), count);
       };
       return groupQueryAttention(
@@ -233,7 +267,7 @@ function composedAttend(config: DecoderConfig, inputs: CachedInputs, present: { 
     const turned = splitHeads(config, qkv_NF, block).map((x, index) => {
       const count = index === 0 ? heads : kvHeads;
       let heads_BSHD = reshape(x, [batch, time, count, headWidth]);
-      if (index < 2 && usesRotary(config, layer)) heads_BSHD = rotateHeads(config, heads_BSHD, ...tables());
+      if (index < 2 && usesRotary(config, layer)) heads_BSHD = rotateHeads(config, heads_BSHD, ...tables(layer));
       return transpose(heads_BSHD, [0, 2, 1, 3]);
     });
     const [query_BHSD, key_BGSD, value_BGSD] = turned;

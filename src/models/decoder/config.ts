@@ -1,6 +1,8 @@
 // Configuration of the decoder: one schema covers the families; a preset is data.
 import { z } from "zod";
 import { UsageError } from "../../base/errors.ts";
+import type { RotaryOptions } from "../../nn/rotary.ts";
+import { expertsSchema, latentSchema, rotaryScalingSchema } from "./options.ts";
 
 const positive = z.int().positive();
 
@@ -19,11 +21,13 @@ export const decoderSchema = z
     norm: z.enum(["layer", "rms"]).default("rms").describe("Layer norm or RMS norm"),
     normEpsilon: z.number().positive().default(1e-5).describe("Added to the variance or mean square"),
     normPlace: z
-      .enum(["before", "after"])
+      .enum(["before", "after", "both"])
       .default("before")
-      .describe("Norm before each sublayer, or on its output before the residual sum"),
+      .describe("Norm before each sublayer, on its output before the residual sum, or both"),
     position: z.enum(["rotary", "learned", "none"]).default("rotary").describe("Position information"),
     rotaryBase: z.number().positive().default(10_000).describe("Base of the rotary wavelengths"),
+    rotaryScaling: rotaryScalingSchema.optional(),
+    slidingRotaryBase: z.number().positive().optional().describe("Base in sliding layers, unscaled. Default: as in the others"),
     rotaryFraction: z.number().positive().max(1).default(1).describe("Share of a head's features that is rotated"),
     noRotaryLayers: z.array(z.int().nonnegative()).default([]).describe("Layers without rotary positions"),
     qkNorm: z
@@ -34,6 +38,8 @@ export const decoderSchema = z
     outputBias: z.boolean().default(false).describe("Bias on the attention output"),
     mlp: z.enum(["gated", "plain"]).default("gated").describe("Gated (act(gate) x up) or plain MLP"),
     mlpBias: z.boolean().default(false).describe("Biases in the MLP"),
+    experts: expertsSchema.optional(),
+    latent: latentSchema.optional(),
     activation: z.enum(["silu", "gelu", "geluTanh", "relu", "squaredRelu"]).default("silu").describe("Activation of the MLP"),
     tieEmbeddings: z.boolean().default(true).describe("The output matrix is the token embedding"),
     embeddingScale: z.number().positive().default(1).describe("Factor of the token embeddings"),
@@ -72,7 +78,11 @@ export function decoderConfig(options: DecoderOptions): DecoderConfig {
   }
   const config = result.data;
   const kvHeads = config.kvHeads ?? config.heads;
-  const headWidth = config.headWidth ?? config.width / config.heads;
+  const { latent, experts } = config;
+  // Keys and values of one width serve every kernel: the narrower ones are padded.
+  const latentWidth = latent && Math.max(latent.plainWidth + latent.rotaryWidth, latent.valueWidth);
+  const headWidth = latentWidth ?? config.headWidth ?? config.width / config.heads;
+  const rotaryFraction = latent ? latent.rotaryWidth / headWidth : config.rotaryFraction;
   const gatedWidth = Math.ceil((8 * config.width) / 3 / 32) * 32;
   const mlpWidth = config.mlpWidth ?? (config.mlp === "gated" ? gatedWidth : 4 * config.width);
   const layerTypes =
@@ -87,13 +97,60 @@ export function decoderConfig(options: DecoderOptions): DecoderConfig {
       `model.kvHeads: expected a divisor of heads (${config.heads}), got ${kvHeads}`,
       "Use heads / 2, / 4 … for grouped-query attention.",
     );
-  const rotated = headWidth * config.rotaryFraction;
-  if (config.position === "rotary" && (!Number.isInteger(rotated) || rotated % 2 !== 0)) {
+  const rotated = rotaryWidth({ headWidth, rotaryFraction });
+  if (config.position === "rotary" && rotated % 2 !== 0) {
     fail(`model.headWidth: expected an even number of rotated features, got ${rotated}`, "Choose an even head width.");
   }
+  const scaling = config.rotaryScaling;
+  const lists =
+    scaling?.kind === "longrope" ? [scaling.shortFactors, scaling.longFactors] : scaling?.kind === "divisors" ? [scaling.divisors] : [];
+  for (const { length } of lists)
+    if (length !== rotated / 2)
+      fail(
+        `model.rotaryScaling: expected ${rotated / 2} factors, one a pair of rotated features, got ${length}`,
+        "The list belongs to another model.",
+      );
+  if (latent && (config.position !== "rotary" || kvHeads !== config.heads || config.qkNorm !== "none" || config.qkvBias))
+    fail(
+      "model.latent: expected rotary positions, as many key/value heads as heads, no qkNorm and no qkvBias, got something else",
+      "Leave them out.",
+    );
+  if (experts) checkExperts(config.mlp, experts, fail);
   if (layerTypes.length !== config.layers)
     fail(`model.layerTypes: expected ${config.layers} entries, got ${layerTypes.length}`, "Give one kind for each layer.");
   if (layerTypes.includes("sliding") && config.window === undefined)
     fail("model.window: expected a size for the sliding layers, got none", "Set window.");
-  return { ...config, kvHeads, headWidth, mlpWidth, layerTypes, attentionScale: config.attentionScale ?? 1 / Math.sqrt(headWidth) };
+  const keyWidth = latent ? latent.plainWidth + latent.rotaryWidth : headWidth;
+  const attentionScale = config.attentionScale ?? 1 / Math.sqrt(keyWidth);
+  return { ...config, kvHeads, headWidth, rotaryFraction, mlpWidth, layerTypes, attentionScale };
 }
+
+function checkExperts(
+  mlp: "gated" | "plain",
+  { count, chosen, groups, chosenGroups, sharedWidth, sharedGate }: NonNullable<DecoderConfig["experts"]>,
+  fail: (message: string, hint: string) => never,
+): void {
+  if (mlp !== "gated") fail("model.experts: expected mlp gated, got plain", "Experts are gated MLPs.");
+  if (count % groups !== 0)
+    fail(`model.experts.groups: expected a divisor of ${count} experts, got ${groups}`, "Groups are equally large.");
+  if (chosenGroups > groups) fail(`model.experts.chosenGroups: expected at most ${groups}, got ${chosenGroups}`, "Choose fewer groups.");
+  const open = (count / groups) * chosenGroups;
+  if (chosen > open) fail(`model.experts.chosen: expected at most ${open}, got ${chosen}`, "Choose fewer experts.");
+  if (groups > 1 && count / groups < 2) fail("model.experts.groups: expected two experts a group or more, got one", "Use fewer groups.");
+  if (sharedGate && sharedWidth === 0) fail("model.experts.sharedGate: expected a sharedWidth, got none", "Set sharedWidth.");
+}
+
+/** Rotated features of a head. */
+export const rotaryWidth = ({ headWidth, rotaryFraction }: Pick<DecoderConfig, "headWidth" | "rotaryFraction">): number =>
+  Math.floor(headWidth * rotaryFraction + 1e-9);
+
+/** Rotary positions of one layer; layers of one kind share them. */
+export function rotaryOptions(config: DecoderConfig, layer: number): RotaryOptions {
+  const width = rotaryWidth(config);
+  if (config.slidingRotaryBase !== undefined && config.layerTypes[layer] === "sliding") return { base: config.slidingRotaryBase, width };
+  return { base: config.rotaryBase, width, scaling: config.rotaryScaling };
+}
+
+/** Whether a layer has experts in place of its MLP. */
+export const hasExperts = ({ experts }: DecoderConfig, layer: number): boolean =>
+  experts !== undefined && !experts.denseLayers.includes(layer);

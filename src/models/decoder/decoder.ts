@@ -4,20 +4,23 @@
 import { ShapeError } from "../../base/errors.ts";
 import { causalBias, documentBias } from "../../nn/attention/mask.ts";
 import { softmaxAttention } from "../../nn/attention/softmax.ts";
-import { type LinearWeight, linearLayer } from "../../nn/linear.ts";
+import { type LinearParameters, type LinearWeight, linearLayer } from "../../nn/linear.ts";
+import { type ExpertsEmission, expertLayer } from "../../nn/moe/experts.ts";
+import { balanceLoss, route } from "../../nn/moe/router.ts";
 import { residualNorm } from "../../nn/residual-norm.ts";
-import { rotaryTables } from "../../nn/rotary.ts";
+import { type RotaryOptions, rotaryTables } from "../../nn/rotary.ts";
 import { gelu, relu, silu, softCap, squaredRelu } from "../../tensor/activation.ts";
 import { rotary } from "../../tensor/attention.ts";
 import { constant, reshape, sum } from "../../tensor/core.ts";
-import { add, div, mul, neg } from "../../tensor/elementwise.ts";
+import { add, div, mul, neg, sigmoid } from "../../tensor/elementwise.ts";
 import { embedding, gather } from "../../tensor/gather.ts";
 import { scope, type Tensor } from "../../tensor/graph.ts";
 import { labelLogProbs } from "../../tensor/loss.ts";
 import { layerNorm, rmsNorm } from "../../tensor/norm.ts";
 import { concat, slice, split, transpose } from "../../tensor/shape.ts";
-import type { DecoderConfig } from "./config.ts";
-import type { BlockParameters, DecoderParameters, NormParameters } from "./parameters.ts";
+import { type DecoderConfig, rotaryOptions, rotaryWidth } from "./config.ts";
+import { latentRows, latentValues } from "./latent.ts";
+import type { BlockParameters, DecoderParameters, MlpParameters, NormParameters } from "./parameters.ts";
 
 /** Matrices of linear layers may be quantised: for inference. */
 export type DecoderTensors = DecoderParameters<Tensor, LinearWeight<Tensor>>;
@@ -56,11 +59,15 @@ export interface StackOutput {
   hidden: Tensor;
   /** [N, C] rows as they enter layer i, for the layers asked for. */
   layers: Map<number, Tensor>;
+  /** What the router of each layer of experts decided: logits [N, E] and choices [N, K]. */
+  routers: { logits: Tensor; chosen: Tensor }[];
 }
 
 export interface StackOptions {
   /** Residual sums and norms in one kernel: less to launch, but no derivative. Default false. */
   fuseResiduals?: boolean;
+  /** How layers of experts are computed. Default grouped: with a derivative, for a fixed number of tokens. */
+  experts?: ExpertsEmission;
 }
 
 /**
@@ -72,26 +79,33 @@ export function decoderStack(
   x: Tensor,
   attend: Attend,
   record: readonly number[] = [],
-  { fuseResiduals = false }: StackOptions = {},
+  { fuseResiduals = false, experts = "grouped" }: StackOptions = {},
 ): StackOutput {
   const layers = new Map<number, Tensor>();
+  const routers: StackOutput["routers"] = [];
   let rows: Residual = { sum: x };
   for (const [index, block] of parameters.layers.entries()) {
-    const { attention, attentionNorm, mlpNorm } = block;
-    const parts: [name: string, norm: NormParameters<Tensor>, sublayer: (input: Tensor) => Tensor][] = [
-      ["attention", attentionNorm, (input) => linearLayer(attend(linearLayer(input, attention.qkv), index, block), attention.output)],
-      ["mlp", mlpNorm, (input) => decoderMlp(config, block, input)],
+    const { attentionNorm, attentionOutputNorm, mlpNorm, mlpOutputNorm } = block;
+    const parts: [name: string, norm: NormParameters<Tensor>, after: NormParameters<Tensor> | undefined, (input: Tensor) => Tensor][] = [
+      ["attention", attentionNorm, attentionOutputNorm, (input) => attentionLayer(config, block, index, input, attend)],
+      ["mlp", mlpNorm, mlpOutputNorm, (input) => feedForward(config, block, input, experts, routers)],
     ];
-    for (const [name, norm, sublayer] of parts) {
+    for (const [name, norm, after, sublayer] of parts) {
       rows = scope(x, `layers.${index}.${name}`, () => {
         const { sum, normed } = enter(config, rows, norm, fuseResiduals);
         if (name === "attention" && record.includes(index)) layers.set(index, sum);
         const delta = sublayer(normed);
-        return { sum, delta: config.normPlace === "before" ? delta : normalize(config, delta, norm) };
+        return { sum, delta: config.normPlace === "before" ? delta : normalize(config, delta, after ?? norm) };
       });
     }
   }
-  return { hidden: total(rows), layers };
+  return { hidden: total(rows), layers, routers };
+}
+
+function attentionLayer(config: DecoderConfig, block: BlockTensors, layer: number, input: Tensor, attend: Attend): Tensor {
+  const { qkv, latent, output } = block.attention;
+  if (latent) return linearLayer(latentValues(config, attend(latentRows(config, latent, input), layer, block)), output);
+  return linearLayer(attend(linearLayer(input, qkv as LinearParameters<Tensor, LinearWeight<Tensor>>), layer, block), output);
 }
 
 /** The residual stream, and the output of the last sublayer that is still to be added. */
@@ -104,17 +118,38 @@ const total = ({ sum, delta }: Residual): Tensor => (delta ? add(sum, delta) : s
 
 /** Adds what is left over and normalises the result for the next sublayer (norm before it) or leaves it as it is (norm after it). */
 function enter(config: DecoderConfig, rows: Residual, norm: NormParameters<Tensor>, fuse: boolean): { sum: Tensor; normed: Tensor } {
-  if (fuse && rows.delta && config.normPlace === "before")
-    return residualNorm(rows.sum, rows.delta, norm, { kind: config.norm, epsilon: config.normEpsilon });
+  const before = config.normPlace !== "after";
+  if (fuse && rows.delta && before) return residualNorm(rows.sum, rows.delta, norm, { kind: config.norm, epsilon: config.normEpsilon });
   const sum = total(rows);
-  return { sum, normed: config.normPlace === "before" ? normalize(config, sum, norm) : sum };
+  return { sum, normed: before ? normalize(config, sum, norm) : sum };
 }
 
-function decoderMlp(config: DecoderConfig, { mlp }: BlockTensors, input: Tensor): Tensor {
+/** The MLP of a block, or its experts, or both. */
+function feedForward(
+  config: DecoderConfig,
+  { mlp, experts }: BlockTensors,
+  input: Tensor,
+  emission: ExpertsEmission,
+  routers: StackOutput["routers"],
+): Tensor {
+  let output = mlp && decoderMlp(config, mlp, input);
+  if (!experts || !config.experts) return output as Tensor;
+  const { router, up, down, sharedGate } = experts;
+  const logits = linearLayer(input, { weight: router.weight });
+  const routing = route(logits, config.experts, router.selection);
+  routers.push({ logits, chosen: routing.chosen });
+  const weights = { up: up.weight, down: down.weight };
+  const routed = expertLayer(input, weights, routing, { activate: activations[config.activation], emission });
+  if (output && sharedGate) output = mul(output, sigmoid(linearLayer(input, sharedGate)));
+  return output ? add(output, routed) : routed;
+}
+
+function decoderMlp(config: DecoderConfig, mlp: MlpParameters<Tensor, LinearWeight<Tensor>>, input: Tensor): Tensor {
   const activate = activations[config.activation];
   let inner = linearLayer(input, mlp.up);
   if (config.mlp === "gated") {
-    const [gate, value] = split(inner, [config.mlpWidth, config.mlpWidth]);
+    const width = (inner.shape.at(-1) as number) / 2;
+    const [gate, value] = split(inner, [width, width]);
     inner = mul(activate(gate), value);
   } else inner = activate(inner);
   return linearLayer(inner, mlp.down);
@@ -165,7 +200,7 @@ export const usesRotary = (config: DecoderConfig, layer: number): boolean =>
 
 /** Rotates the leading features of x [.., .., .., D]; the rest passes (partial rotary). */
 export function rotateHeads(config: DecoderConfig, x: Tensor, cosines: Tensor, sines: Tensor): Tensor {
-  const width = config.headWidth * config.rotaryFraction;
+  const width = rotaryWidth(config);
   if (width === config.headWidth) return rotary(x, cosines, sines);
   return concat([rotary(slice(x, -1, 0, width), cosines, sines), slice(x, -1, width)], -1);
 }
@@ -196,7 +231,9 @@ function parallelAttend(config: DecoderConfig, ids_BT: Tensor, options: Sequence
     const rows = normed ? concat(normed, 1) : reshape(qkv_NF, [batch * time, all, headWidth]);
     let heads_ABTD = transpose(reshape(rows, [batch, time, all, headWidth]), [2, 0, 1, 3]);
     if (usesRotary(config, layer)) {
-      const [cosines, sines] = once(`rotary ${dtype}`, () => parallelTables(config, ids_BT, options, dtype as "f32" | "f64"));
+      const rotation = rotaryOptions(config, layer);
+      const make = () => parallelTables(config, rotation, ids_BT, options, dtype as "f32" | "f64");
+      const [cosines, sines] = once(`rotary ${dtype} ${rotation.base} ${rotation.scaling !== undefined}`, make);
       const [turned, value] = split(heads_ABTD, [heads + kvHeads, kvHeads], 0);
       heads_ABTD = concat([rotateHeads(config, turned, cosines, sines), value], 0);
     }
@@ -212,12 +249,17 @@ function parallelAttend(config: DecoderConfig, ids_BT: Tensor, options: Sequence
 }
 
 /** Tables [T, D/2], or rows of them [B, T, D/2] for given positions. */
-function parallelTables(config: DecoderConfig, ids_BT: Tensor, { positions }: SequenceOptions, dtype: "f32" | "f64"): [Tensor, Tensor] {
+function parallelTables(
+  config: DecoderConfig,
+  rotation: RotaryOptions,
+  ids_BT: Tensor,
+  { positions }: SequenceOptions,
+  dtype: "f32" | "f64",
+): [Tensor, Tensor] {
   const time = ids_BT.shape[1] as number;
-  const width = config.headWidth * config.rotaryFraction;
   const length = positions ? Math.max(config.contextLength, time) : time;
-  const { cosines, sines } = rotaryTables(length, { base: config.rotaryBase, width }, dtype);
-  const tables = [cosines, sines].map((data) => constant(ids_BT.graph, dtype, [length, width / 2], data));
+  const { cosines, sines } = rotaryTables(length, rotation, dtype, time);
+  const tables = [cosines, sines].map((data) => constant(ids_BT.graph, dtype, [length, rotation.width / 2], data));
   return (positions ? tables.map((table) => gather(table, positions)) : tables) as [Tensor, Tensor];
 }
 
@@ -237,6 +279,8 @@ export interface LanguageModelLoss {
   loss: Tensor;
   /** log p of each label [B, T]. */
   logProbs: Tensor;
+  /** Load-balancing loss of all layers of experts (scalar), which is no part of `loss`: training adds it times its factor. */
+  balance?: Tensor;
 }
 
 /**
@@ -248,13 +292,14 @@ export function languageModelLoss(
   parameters: DecoderTensors,
   { ids, labels, weights, ...options }: { ids: Tensor; labels: Tensor; weights?: Tensor } & SequenceOptions,
 ): LanguageModelLoss {
-  const { hidden } = decoderForward(config, parameters, ids, options);
+  const { hidden, routers } = decoderForward(config, parameters, ids, options);
   const logits = decoderLogits(config, parameters, hidden);
+  const balance = routers.length > 0 ? { balance: balanceLoss(routers) } : {};
   const logProbs = labelLogProbs(logits, reshape(labels, [-1]));
   if (!weights) {
     const count = logProbs.shape[0] as number;
-    return { loss: mul(sum(logProbs), -1 / count), logProbs: reshape(logProbs, labels.shape) };
+    return { loss: mul(sum(logProbs), -1 / count), logProbs: reshape(logProbs, labels.shape), ...balance };
   }
   const flat = reshape(weights, [-1]);
-  return { loss: neg(div(sum(mul(logProbs, flat)), sum(flat))), logProbs: reshape(logProbs, labels.shape) };
+  return { loss: neg(div(sum(mul(logProbs, flat)), sum(flat))), logProbs: reshape(logProbs, labels.shape), ...balance };
 }

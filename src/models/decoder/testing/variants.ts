@@ -41,6 +41,51 @@ const changes: Record<string, Partial<DecoderOptions>> = {
     mlpBias: true,
   },
   "head width no multiple of 8": { heads: 2, headWidth: 6 },
+  "norms on both sides": { normPlace: "both" },
+  "two rotary bases": { window: 3, layerTypes: ["sliding", "full"], slidingRotaryBase: 50, headWidth: 16 },
+  "rotary scaling: linear": { rotaryScaling: { kind: "linear", factor: 3 }, headWidth: 16 },
+  "rotary scaling: llama3": {
+    rotaryScaling: { kind: "llama3", factor: 4, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalLength: 64 },
+    headWidth: 16,
+  },
+  "rotary scaling: yarn": { rotaryScaling: { kind: "yarn", factor: 4, originalLength: 8, betaFast: 2 }, headWidth: 16, qkNorm: "head" },
+  "rotary scaling: longrope": {
+    rotaryScaling: { kind: "longrope", shortFactors: [1, 1.2], longFactors: [1.5, 6], originalLength: 100, attentionFactor: 1.2 },
+    headWidth: 8,
+    rotaryFraction: 0.5,
+  },
+  "as Gemma 2": {
+    normPlace: "both",
+    activation: "geluTanh",
+    attentionSoftCap: 2,
+    logitSoftCap: 3,
+    embeddingScale: 4,
+    attentionScale: 0.2,
+    window: 3,
+    layerTypes: ["sliding", "full"],
+    headWidth: 16,
+  },
+  experts: { experts: { count: 4, chosen: 2, width: 8 } },
+  "experts and a dense layer, GELU, not normalised": {
+    activation: "gelu",
+    experts: { count: 4, chosen: 2, width: 8, denseLayers: [0], normalise: false },
+  },
+  "experts as in DeepSeek-V3": {
+    experts: {
+      count: 6,
+      chosen: 2,
+      width: 8,
+      score: "sigmoid",
+      selectionBias: true,
+      groups: 3,
+      chosenGroups: 2,
+      scale: 2.5,
+      sharedWidth: 8,
+      sharedGate: true,
+    },
+  },
+  "latent attention": { latent: { queryRank: 12, keyValueRank: 10, plainWidth: 4, rotaryWidth: 4, valueWidth: 6 } },
+  "latent attention, queries not compressed": { latent: { keyValueRank: 10, plainWidth: 6, rotaryWidth: 2, valueWidth: 12 } },
 };
 
 export interface Variant {
