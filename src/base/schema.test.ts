@@ -175,11 +175,12 @@ describe("a union of objects", () => {
     ]);
   });
 
-  it("keeps the rest of its default when given in part, and nothing of it for a chosen kind", () => {
+  it("keeps the rest of its default when given in part, also with its kind, and nothing of it for another kind", () => {
     expect(parse({}).optimizer).toEqual({ kind: "adamw", weightDecay: 0.1, beta: 0.95 });
     expect(parse({ optimizer: { weightDecay: 0.5 } }).optimizer).toEqual({ kind: "adamw", weightDecay: 0.5, beta: 0.95 });
     expect(parse({ optimizer: { kind: "muon" } }).optimizer).toEqual({ kind: "muon", weightDecay: 0, steps: 5 });
-    expect(parse({ optimizer: { kind: "adamw" } }).optimizer).toEqual({ kind: "adamw", weightDecay: 0, beta: 0.9 });
+    expect(parse({ optimizer: { kind: "adamw" } }).optimizer).toEqual({ kind: "adamw", weightDecay: 0.1, beta: 0.95 });
+    expect(parse({ optimizer: { kind: "adamw", beta: 0.5 } }).optimizer).toEqual({ kind: "adamw", weightDecay: 0.1, beta: 0.5 });
   });
 
   it("forgets what lower layers set for another kind", () => {
@@ -190,6 +191,9 @@ describe("a union of objects", () => {
       steps: 3,
     });
     expect(resolveLayers(union, [preset, { values: { "optimizer.kind": "adamw" } }]).optimizer).toMatchObject({ beta: 0.5 });
+    const muon = { values: { optimizer: { kind: "muon", steps: 3, weightDecay: 0.3 } } };
+    const back = resolveLayers(union, [muon, { values: { "optimizer.kind": "adamw" } }]);
+    expect(back.optimizer).toEqual({ kind: "adamw", weightDecay: 0.1, beta: 0.95 });
   });
 
   it("refuses an option of another kind, and an unknown kind", () => {

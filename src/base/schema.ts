@@ -202,12 +202,14 @@ function flatten(layer: SettingsLayer, byName: ReadonlyMap<string, OptionInfo>):
   return leaves;
 }
 
-/** The error for a name that no option has; suggests the nearest one, or the one that ends in the same word. */
+/** The error for a name that no option has; suggests the one that ends in the same word, or the nearest. */
 export function unknownOption(name: string, names: readonly string[], suffix = ""): UsageError {
   const last = name.split(".").at(-1) ?? name;
+  const alike = names.filter((candidate) => candidate.split(".").at(-1) === last);
   const guess =
+    nearest(name, alike) ??
+    alike[0] ??
     nearest(name, names) ??
-    names.find((candidate) => candidate.split(".").at(-1) === last) ??
     names.find((candidate) => nearest(last, [candidate.split(".").at(-1) ?? ""]) !== undefined);
   const expected = guess === undefined ? "a known option" : `\`${guess}\``;
   return new UsageError(`option \`${name}\`: expected ${expected}, got an unknown name${suffix}`, {
@@ -226,11 +228,12 @@ function dropOtherKinds(groups: readonly Group[], leaves: ReadonlyMap<string, un
   }
 }
 
-/** An object given in part keeps the rest of its default; a union only when its kind was left to the default. */
+/** An object given in part keeps the rest of its default; a union only when its kind is that of the default. */
 function fillDefaults(groups: readonly Group[], given: Given, byName: Shape["byName"]): void {
   for (const { name, path, discriminator, defaultValue } of groups) {
     const isTouched = [...given.keys()].some((key) => key.startsWith(`${name}.`));
-    if (defaultValue === undefined || !isTouched || (discriminator !== undefined && given.has(discriminator))) continue;
+    if (defaultValue === undefined || !isTouched) continue;
+    if (discriminator !== undefined && kindOf(discriminator, given, byName) !== byName.get(discriminator)?.defaultValue) continue;
     const values = path.reduceRight<unknown>((inner, key) => ({ [key]: inner }), defaultValue);
     for (const [leaf, value] of flatten({ values }, byName)) {
       if (!given.has(leaf)) given.set(leaf, { value, layer: { values: {} } });

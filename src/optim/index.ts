@@ -11,5 +11,6 @@ export {
   optimizerSchema,
   parseOptimizerOptions,
   type ResolvedOptimizerOptions,
+  trainingOptimizerSchema,
 } from "./optimizer-options.ts";
 export { createSchedule, type Schedule, type ScheduleKind, type ScheduleOptions, scheduleSchema } from "./schedules.ts";

@@ -29,6 +29,21 @@ const schemas = [
 /** Every optimiser with its options, discriminated by `kind`. */
 export const optimizerSchema = z.discriminatedUnion("kind", schemas);
 
+function withoutRate(schema: (typeof schemas)[number]): z.ZodType {
+  const { learningRate: _, ...shape } = schema.shape;
+  // omit() refuses a schema with checks across fields, none of which is about the rate.
+  return z
+    .strictObject(shape)
+    .check(...((schema.def.checks ?? []) as []))
+    .describe(schema.description ?? "");
+}
+
+type WithoutRate<S> = S extends z.ZodObject<infer Shape, infer Config> ? z.ZodObject<Omit<Shape, "learningRate">, Config> : never;
+type WithoutRates<S extends readonly unknown[]> = { -readonly [I in keyof S]: WithoutRate<S[I]> };
+
+/** The same for a training, whose own `learningRate`, times its schedule, is the rate of every step. */
+export const trainingOptimizerSchema = z.discriminatedUnion("kind", schemas.map(withoutRate) as unknown as WithoutRates<typeof schemas>);
+
 /** What a configuration holds; options left out have their defaults. */
 export type OptimizerOptions = z.input<typeof optimizerSchema>;
 export type ResolvedOptimizerOptions = z.output<typeof optimizerSchema>;

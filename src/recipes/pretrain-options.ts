@@ -7,7 +7,6 @@ import { sourceSchema } from "../data/index.ts";
 import { loopSchema, openRunDirectory } from "../engine/index.ts";
 import { type DecoderOptions, decoderSchema } from "../models/decoder/config.ts";
 import { type DecoderPresetName, decoderPresets } from "../models/decoder/presets.ts";
-import { optimizerSchema } from "../optim/index.ts";
 import { languageModelSchema } from "../train/language-model.ts";
 
 const presetNames = Object.keys(decoderPresets) as [DecoderPresetName];
@@ -119,9 +118,8 @@ export function ignoredSettings(settings: PretrainSettings, isValidated: boolean
   const { shape } = pretrainSchema;
   const changed = (name: "size" | "vocabSize" | "preTokenizer" | "samplePrompt" | "sampleTokens" | "evaluateEvery"): boolean =>
     settings[name] !== shape[name].parse(undefined);
-  const { init, tokenizer, optimizer, resume } = settings;
+  const { init, tokenizer, resume } = settings;
   const source = tokenizer === undefined ? "init" : "tokenizer";
-  const usualRate = optimizerSchema.parse({ kind: optimizer.kind }).learningRate;
   const cases: [boolean, string, string][] = [
     [init !== undefined && changed("size"), "size", "init brings its own model"],
     [init !== undefined && Object.keys(settings.model).length > 0, "model", "init brings its own model"],
@@ -133,7 +131,6 @@ export function ignoredSettings(settings: PretrainSettings, isValidated: boolean
     [!isValidated && settings.evaluationBatches !== undefined, "evaluationBatches", "there is no validation data"],
     [resume === undefined && settings.steps !== undefined && settings.epochs !== undefined, "steps", "epochs sets the length of the run"],
     [resume === undefined && settings.steps !== undefined && settings.tokens !== undefined, "steps", "tokens sets the length of the run"],
-    [optimizer.learningRate !== usualRate, "optimizer.learningRate", "learningRate sets the rate"],
   ];
   return cases.filter(([given]) => given).map(([, name, reason]) => `${name} has no effect: ${reason}`);
 }

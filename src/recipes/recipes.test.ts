@@ -26,6 +26,23 @@ const documentsOf = (source: TokenSource | undefined): number[][] => {
   });
 };
 
+describe("the optimiser of a recipe", () => {
+  const optimizer = (value?: unknown) => (parseOptions(pretrainSchema, value ? { optimizer: value } : {}) as PretrainSettings).optimizer;
+
+  test("keeps the recipe's defaults when its kind is written out, and takes another kind's own", () => {
+    expect(optimizer()).toMatchObject({ kind: "adamw", beta2: 0.95, weightDecay: 0.1 });
+    expect(optimizer({ kind: "adamw" })).toEqual(optimizer());
+    expect(optimizer({ kind: "adamw", beta2: 0.9 })).toEqual({ ...optimizer(), beta2: 0.9 });
+    expect(optimizer({ kind: "lion" })).toMatchObject({ kind: "lion", beta2: 0.99, weightDecay: 0 });
+  });
+
+  test("has no rate of its own, and the checks of its kind", () => {
+    expect(optimizer()).not.toHaveProperty("learningRate");
+    expect(() => optimizer({ learningRate: 1 })).toThrow("option `optimizer.learningRate`: expected `learningRate`, got an unknown name");
+    expect(() => optimizer({ kind: "sgd", nesterov: true })).toThrow("option `optimizer.nesterov`: expected a momentum above 0");
+  });
+});
+
 describe("holdOut", () => {
   const numbers = (count: number, from = 0): number[] => Array.from({ length: count }, (_, i) => from + i);
 

@@ -21,8 +21,8 @@ import {
   createOptimizer,
   createSchedule,
   type OptimizerOptions,
-  optimizerSchema,
   scheduleSchema,
+  trainingOptimizerSchema,
 } from "../optim/index.ts";
 import type { Backend } from "../runtime/backend.ts";
 import { type TensorBuffer, viewOf } from "../runtime/buffer.ts";
@@ -38,7 +38,7 @@ export const languageModelSchema = z.strictObject({
   batchSize: z.int().positive().default(8).describe("Sequences of a micro-batch"),
   sequenceLength: z.int().positive().optional().describe("Tokens of a sequence. Default: the model's context length"),
   accumulate: z.int().positive().default(1).describe("Micro-batches whose gradients are averaged before each update"),
-  learningRate: z.number().positive().default(1e-3).describe("Peak learning rate; the schedule multiplies it"),
+  learningRate: z.number().positive().default(1e-3).describe("Peak learning rate, with whatever optimizer; the schedule multiplies it"),
   maxGradientNorm: z.number().nonnegative().default(1).describe("Clip gradients to this global norm; 0: no clipping"),
   isolateDocuments: z
     .boolean()
@@ -52,7 +52,7 @@ export const languageModelSchema = z.strictObject({
     .describe("Decay of an exponential moving average of the weights, evaluated and saved as a model of its own beside them; 0: none"),
   evaluationBatches: z.int().positive().optional().describe("Batches of an evaluation. Default: the whole validation set"),
   schedule: scheduleSchema.prefault({ kind: "cosine-warmup-with-min-lr", warmupSteps: 0.02 }).describe("Learning-rate schedule"),
-  optimizer: optimizerSchema.prefault({ kind: "adamw", beta2: 0.95, weightDecay: 0.1 }).describe("Optimiser"),
+  optimizer: trainingOptimizerSchema.prefault({ kind: "adamw", beta2: 0.95, weightDecay: 0.1 }).describe("Optimiser"),
 });
 export type LanguageModelOptions = z.input<typeof languageModelSchema>;
 
@@ -318,7 +318,7 @@ const copyBatch = (batch: Batch): Batch =>
 const plainGroups = { plain: { weightDecay: 0 } };
 
 /** Muon is for matrices between hidden layers; embeddings and the output matrix stay with AdamW (Jordan et al. 2024). */
-function withAdamWForEmbeddings(options: z.output<typeof optimizerSchema>): OptimizerOptions {
+function withAdamWForEmbeddings(options: z.output<typeof trainingOptimizerSchema>): OptimizerOptions {
   return options.kind === "muon" && options.adamwGroups.length === 0 ? { ...options, adamwGroups: ["embedding"] } : options;
 }
 

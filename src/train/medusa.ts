@@ -14,7 +14,7 @@ import type { InferenceModel } from "../models/decoder/quantise.ts";
 import { checkMedusaTarget, type MedusaHeads, type MedusaParameters, medusaLogits } from "../models/heads/medusa.ts";
 import { loadMedusa, type MedusaInfo, saveMedusa } from "../models/heads/medusa-checkpoint.ts";
 import type { ParameterSpec } from "../nn/parameter.ts";
-import { clipFactor, createNorm, createOptimizer, createSchedule, optimizerSchema, scheduleSchema } from "../optim/index.ts";
+import { clipFactor, createNorm, createOptimizer, createSchedule, scheduleSchema, trainingOptimizerSchema } from "../optim/index.ts";
 import type { Backend } from "../runtime/backend.ts";
 import type { TensorBuffer } from "../runtime/buffer.ts";
 import { allocateFlat, type FlatBuffer } from "../runtime/flat.ts";
@@ -33,12 +33,12 @@ export const medusaTrainingSchema = z.strictObject({
   batchSize: z.int().positive().default(8).describe("Sequences of a step"),
   sequenceLength: z.int().positive().optional().describe("Tokens of a sequence. Default: the model's context length, at most 256"),
   headDecay: z.number().positive().max(1).default(0.8).describe("Weight of each head's loss relative to the head before it"),
-  learningRate: z.number().positive().default(1e-3).describe("Peak learning rate; the schedule multiplies it"),
+  learningRate: z.number().positive().default(1e-3).describe("Peak learning rate, with whatever optimizer; the schedule multiplies it"),
   maxGradientNorm: z.number().nonnegative().default(1).describe("Clip gradients to this global norm; 0: no clipping"),
   evaluationBatches: z.int().positive().optional().describe("Batches of an evaluation. Default: the whole held-out text"),
   guesses: z.int().positive().max(64).default(8).describe("Best guesses of each head that calibration looks at"),
   schedule: scheduleSchema.prefault({ kind: "cosine", warmupSteps: 0.1 }).describe("Learning-rate schedule"),
-  optimizer: optimizerSchema.prefault({ kind: "adamw", weightDecay: 0 }).describe("Optimiser"),
+  optimizer: trainingOptimizerSchema.prefault({ kind: "adamw", weightDecay: 0 }).describe("Optimiser"),
 });
 export type MedusaTrainingOptions = z.input<typeof medusaTrainingSchema>;
 

@@ -2,7 +2,7 @@
 // defaults, except where a line says otherwise. A preset is a partial value of it.
 import { z } from "zod";
 import { UsageError } from "../../base/errors.ts";
-import { optimizerSchema, scheduleSchema } from "../../optim/index.ts";
+import { scheduleSchema, trainingOptimizerSchema } from "../../optim/index.ts";
 import type { Aggregation } from "../core/aggregation.ts";
 import { klEstimators } from "../core/kl.ts";
 import { type ClipOptions, type PolicyLossOptions, ratioLevels } from "../core/policy-loss.ts";
@@ -85,10 +85,10 @@ export const groupPolicySchema = z.strictObject({
     .describe(
       "Denominator of the ratio: recorded while sampling, or recomputed before the first update; auto: itself when there is only one",
     ),
-  learningRate: z.number().positive().default(1e-6).describe("Peak learning rate; the schedule multiplies it"),
+  learningRate: z.number().positive().default(1e-6).describe("Peak learning rate, with whatever optimizer; the schedule multiplies it"),
   maxGradientNorm: z.number().nonnegative().default(1).describe("Clip gradients to this global norm; 0: no clipping"),
   schedule: scheduleSchema.prefault({ kind: "linear" }).describe("Learning-rate schedule"),
-  optimizer: optimizerSchema.prefault({ kind: "adamw", weightDecay: 0 }).describe("Optimiser"),
+  optimizer: trainingOptimizerSchema.prefault({ kind: "adamw", weightDecay: 0 }).describe("Optimiser"),
   // Evaluation
   evaluationGenerations: positive.default(4).describe("Completions of each held-out prompt in an evaluation"),
   sampleRows: positive.default(16).describe("Rows of the table of completions in a sample event"),
@@ -121,7 +121,7 @@ export function checkSettings(settings: GroupPolicySettings): void {
 
 /** Options that were set but have no effect beside others, each with the reason. */
 export function ignoredSettings(settings: GroupPolicySettings): string[] {
-  const { beta, lossType, advantage, importanceCorrection, optimizer } = settings;
+  const { beta, lossType, advantage, importanceCorrection } = settings;
   const changed = (name: keyof GroupPolicySettings): boolean => {
     const fallback = groupPolicySchema.shape[name].safeParse(undefined);
     return settings[name] !== (fallback.success ? fallback.data : undefined);
@@ -139,10 +139,7 @@ export function ignoredSettings(settings: GroupPolicySettings): string[] {
     [lossType === "sapo" || lossType === "cispo" || lossType === "reinforce", "epsilon", `lossType is ${lossType}`],
     [lossType === "sapo" || lossType === "cispo" || lossType === "reinforce", "delta", `lossType is ${lossType}`],
   ];
-  const ignored = cases.filter(([idle, name]) => idle && changed(name)).map(([, name, reason]) => `${name} has no effect: ${reason}`);
-  if (optimizer.learningRate !== optimizerSchema.parse({ kind: optimizer.kind }).learningRate)
-    ignored.push("optimizer.learningRate has no effect: learningRate sets the rate");
-  return ignored;
+  return cases.filter(([idle, name]) => idle && changed(name)).map(([, name, reason]) => `${name} has no effect: ${reason}`);
 }
 
 /** The switches of the policy loss, and how its tokens are summed. */
