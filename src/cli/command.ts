@@ -3,7 +3,7 @@ import { z } from "zod";
 import { invariant } from "../base/errors.ts";
 import { listOptions, type OptionInfo, resolveLayers, type SettingsLayer } from "../base/schema.ts";
 import type { OpenedBackend, OpenOptions } from "../runtime/open.ts";
-import type { CliIo } from "./io.ts";
+import type { CliIo, Phrase } from "./io.ts";
 import type { CommandEntry } from "./registry.ts";
 
 export interface Example {
@@ -20,6 +20,9 @@ export interface Preset {
 
 /** What `run` gets besides its options. */
 export interface CommandContext extends CliIo {
+  readonly program: string;
+  /** Puts what the library says into the words of the command line. */
+  readonly phrase: Phrase;
   /** `--threads`; undefined leaves the choice to the runtime. */
   readonly threads: number | undefined;
   /** Every command of this command line, for those that speak of others. */

@@ -44,7 +44,7 @@ function notesOf(option: OptionInfo): string {
   }
   const value = option.defaultValue;
   if (option.required) notes.push("required");
-  else if (isBoolean(option) && value === true) notes.push("on by default; this switches it off");
+  else if (isBoolean(option) && value === true) notes.push("on by default");
   else if (isBoolean(option) && value === false) notes.push("off by default");
   else if (value !== undefined && value !== null && !(Array.isArray(value) && value.length === 0) && value !== "") {
     notes.push(`default: ${typeof value === "object" ? JSON.stringify(value) : String(value)}`);
@@ -71,8 +71,9 @@ function addFlag(parser: Parser, option: OptionInfo): Flag {
   const prefix = second === undefined ? "" : `${option.short === undefined ? "--" : "-"}${second}, `;
   const heading = `${headingOf(option.group ?? "options")}:`;
   const description = `${option.description}${notesOf(option)}`;
-  const add = (flags: string, hidden = false): ParserOption => {
+  const add = (flags: string, hidden = false, shown = flags): ParserOption => {
     const made = new ParserOption(flags, description).helpGroup(heading).hideHelp(hidden);
+    made.flags = shown;
     // A setting whose own name begins with "no" (noRepeatNgramSize) is no negation.
     if (!isBoolean(option)) made.negate = false;
     if (!isBoolean(option) && option.types.includes("list")) {
@@ -85,9 +86,9 @@ function addFlag(parser: Parser, option: OptionInfo): Flag {
     return made;
   };
   if (!isBoolean(option)) return { option, parserOption: add(`${prefix}--${long} <${placeholderOf(option)}>`) };
-  // Help lists the form that changes something.
-  const parserOption = add(`${prefix}--${long}`, option.defaultValue === true);
-  add(`--no-${long}`, option.defaultValue !== true);
+  // One line of help for both forms, unless only one of them changes anything.
+  const parserOption = add(`${prefix}--${long}`, false, `${prefix}--${option.defaultValue === false ? "" : "[no-]"}${long}`);
+  add(`--no-${long}`, true);
   if (option.flag !== undefined) add(`--no-${option.flag}`, true);
   return { option, parserOption };
 }
@@ -200,7 +201,8 @@ function unknownFlag(argument: string, parser: Parser, command: Command): UsageE
     });
   }
   const lastPart = (name: string): string => name.replace(/^-+/, "").split(".").at(-1) ?? name;
-  const guess = nearest(flag, known) ?? known.find((name) => lastPart(name) === lastPart(flag));
+  const alike = known.filter((name) => lastPart(name) === lastPart(flag));
+  const guess = nearest(flag, alike) ?? alike[0] ?? nearest(flag, known);
   return new UsageError(`option \`${flag}\`: expected ${guess ? `\`${guess}\`` : "a known option"}, got an unknown name`, {
     hint: guess === undefined ? helpHint(command) : `Did you mean ${guess}?`,
   });

@@ -6,7 +6,7 @@ import type { Output } from "./io.ts";
 import type { CommandEntry } from "./registry.ts";
 
 /** `--help` of one command: usage, arguments, options by group with defaults, presets, examples. */
-export function commandHelp(command: Command, output: Output): string {
+export function commandHelp(command: Command, output: Output, program = "longwave"): string {
   const { parser } = parserOf(command);
   for (const option of command.positionals) {
     const name = kebabCase(option.name) + (option.types.includes("list") ? "..." : "");
@@ -24,7 +24,7 @@ export function commandHelp(command: Command, output: Output): string {
       styleArgumentTerm: (term) => colors.cyan(term),
     })
     .helpInformation();
-  const examples = command.examples.map(({ command: line, note }) => `  ${colors.dim(`# ${note}`)}\n  longwave ${line}`);
+  const examples = command.examples.map(({ command: line, note }) => `  ${colors.dim(`# ${note}`)}\n  ${program} ${line}`);
   return examples.length === 0 ? text : `${text}\n${colors.bold("Examples:")}\n${examples.join("\n\n")}\n`;
 }
 

@@ -21,7 +21,14 @@ export interface CliIo {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** Aborted by the first SIGINT or SIGTERM. */
   readonly signal: AbortSignal;
+  /** How the user calls longwave. Default `longwave`. */
+  readonly program?: string;
+  /** Where the user is; messages shorten paths below it. Default: they do not. */
+  readonly cwd?: string;
 }
+
+/** Puts a message of the library into the words of the command line (phrase.ts). */
+export type Phrase = (text: string) => string;
 
 /**
  * Whether a stream gets colours. NO_COLOR (any non-empty value) switches them off; FORCE_COLOR switches them on without a

@@ -1,6 +1,7 @@
 // Connects runCli to this process: signals, closed pipes, exit code. main.ts is the executable; tests start other commands with it.
 import { installSignalHandlers } from "../engine/signals.ts";
 import { outputOf } from "./io.ts";
+import { programName } from "./phrase.ts";
 import { type CommandEntry, commands } from "./registry.ts";
 import { runCli } from "./run-cli.ts";
 
@@ -20,9 +21,15 @@ export async function runProcess(entries: readonly CommandEntry[] = commands): P
     });
   }
   const { env, stdin } = process;
+  const cwd = process.cwd();
   process.exitCode = await runCli(
     process.argv.slice(2),
-    { stdout: outputOf(process.stdout, env), stderr: outputOf(process.stderr, env), stdin, env, signal },
+    {
+      stdout: outputOf(process.stdout, env),
+      stderr: outputOf(process.stderr, env),
+      ...{ stdin, env, signal, cwd },
+      program: programName({ env, cwd, script: process.argv[1] }),
+    },
     entries,
   );
 }

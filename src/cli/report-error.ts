@@ -1,16 +1,16 @@
 // What a failure looks like: `error: …`, `hint: …` and an exit code; the stack only with LONGWAVE_DEBUG=1.
 import { AbortedError, LongwaveError } from "../base/errors.ts";
-import type { CliIo } from "./io.ts";
+import type { CliIo, Phrase } from "./io.ts";
 import { printable } from "./render/format.ts";
 
 /** Writes the error to standard error. Returns the exit code: 2 usage, 1 failure, 130 interrupted. */
-export function reportError(error: unknown, io: Pick<CliIo, "stderr" | "env">): number {
+export function reportError(error: unknown, io: Pick<CliIo, "stderr" | "env">, phrase: Phrase = (text) => text): number {
   const { stderr, env } = io;
   const { colors } = stderr;
   const { message, hint, exitCode } = describe(error);
   // Messages quote files and their contents.
-  stderr.write(`${colors.red("error:")} ${printable(message)}\n`);
-  if (hint !== undefined) stderr.write(`${colors.yellow("hint:")} ${printable(hint)}\n`);
+  stderr.write(`${colors.red("error:")} ${printable(phrase(message))}\n`);
+  if (hint !== undefined) stderr.write(`${colors.yellow("hint:")} ${printable(phrase(hint))}\n`);
   if (env.LONGWAVE_DEBUG === "1") {
     for (let at: unknown = error; at instanceof Error; at = at.cause) {
       stderr.write(`${colors.dim(`${at === error ? "" : "caused by "}${at.stack ?? at.message}`)}\n`);

@@ -139,12 +139,12 @@ describe("flags", () => {
     [["train", "a", "--momentum", "1"], "expected `--optim.momentum`", "Did you mean --optim.momentum?"],
     [["train", "a", "--zzzzzz"], "option `--zzzzzz`: expected a known option", "longwave train --help"],
     [["train", "a", "--steps"], "option `--steps`: expected a value <n>, got nothing", "longwave train --help"],
-    [["train", "a", "--steps", "many"], 'option `steps`: expected an integer >= 1, got "many"', "longwave train --help"],
-    [["train", "a", "--steps", "1.5"], "option `steps`: expected an integer >= 1, got 1.5", "longwave train --help"],
+    [["train", "a", "--steps", "many"], 'option `--steps`: expected an integer >= 1, got "many"', "longwave train --help"],
+    [["train", "a", "--steps", "1.5"], "option `--steps`: expected an integer >= 1, got 1.5", "longwave train --help"],
     [["train", "a", "--optim.kind", "adam"], 'expected one of adamw, muon, got "adam"', "longwave train --help"],
     [["train", "a", "--verbose=true"], "option `--verbose`: expected no value", "Write --verbose or --no-verbose"],
-    [["train", "a", "--threads", "0"], "option `threads`: expected an integer between 1 and 1024, got 0", "longwave train --help"],
-    [["train", "a", "--preset", "tini"], "option `preset`: expected one of tiny", 'Did you mean "tiny"?'],
+    [["train", "a", "--threads", "0"], "option `--threads`: expected an integer between 1 and 1024, got 0", "longwave train --help"],
+    [["train", "a", "--preset", "tini"], "option `--preset`: expected one of tiny", 'Did you mean "tiny"?'],
     [["train"], "argument <files>: expected a non-empty list of strings, got nothing", "longwave train --help"],
     [["model", "show", "a", "b"], 'expected at most 1, got "b" as well', "longwave model show --help"],
     [["trian"], 'longwave: expected a command, got "trian"', "Did you mean `longwave train`?"],
@@ -192,7 +192,7 @@ describe("help", () => {
       "Usage: longwave train [options] <files...>",
       "-s, --steps <n>",
       "(default: 1000)",
-      "--no-tie",
+      "--[no-]tie",
       "--learning-rate, --optim.learning-rate <x>",
       "--optim.kind <adamw|muon>",
       "--config <file>",
@@ -257,7 +257,7 @@ describe("the executable", () => {
     const { status, stdout, stderr } = spawnSync(process.execPath, [...command, "docter"], { encoding: "utf8" });
     expect(status).toBe(2);
     expect(stdout).toBe("");
-    expect(stderr).toBe('error: longwave: expected a command, got "docter"\nhint: Did you mean `longwave doctor`?\n');
+    expect(stderr).toBe('error: longwave: expected a command, got "docter"\nhint: Did you mean `npx longwave doctor`?\n');
   });
 
   it("ends quietly when its reader is gone", async () => {
@@ -292,6 +292,15 @@ describe("the executable", () => {
 
   it.skipIf(process.platform === "win32")("exits with 130 at the second signal when a command does not listen", async () => {
     expect(await interrupt("ignore", "SIGINT")).toEqual({ code: 130, text: "ready\nasked to stop\n" });
+  });
+});
+
+describe("settings that are on by default", () => {
+  it("are one line of help for both forms", async () => {
+    const { out } = await run(["train", "--help"]);
+    expect(out).toMatch(/^ +--\[no-\]tie +Tie the embeddings\. \(on by default\)$/m);
+    expect(out).toMatch(/^ +--verbose +Say more\. \(off by default\)$/m);
+    expect(out).not.toContain("--no-verbose");
   });
 });
 

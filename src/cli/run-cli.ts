@@ -1,12 +1,14 @@
 // The command line as a function of its arguments and the outside world: finds the command, parses, runs, reports.
+import { z } from "zod";
 import { BackendError, nearest, UsageError } from "../base/errors.ts";
-import { resolveLayers } from "../base/schema.ts";
+import { listOptions, resolveLayers } from "../base/schema.ts";
 import type { Backend } from "../runtime/backend.ts";
 import type { OpenedBackend, OpenOptions } from "../runtime/open.ts";
 import { type Command, type CommandContext, commonSchema } from "./command.ts";
 import { helpHint, parseLine } from "./flags.ts";
 import { commandHelp, overview } from "./help.ts";
-import type { CliIo } from "./io.ts";
+import type { CliIo, Phrase } from "./io.ts";
+import { createPhrase } from "./phrase.ts";
 import { type CommandEntry, commands } from "./registry.ts";
 import { reportError } from "./report-error.ts";
 import { packageVersion } from "./version.ts";
@@ -18,19 +20,30 @@ import { packageVersion } from "./version.ts";
  * @returns the exit code: 0, 1 failure, 2 wrong usage, 130 interrupted
  */
 export async function runCli(argv: readonly string[], io: CliIo, entries: readonly CommandEntry[] = commands): Promise<number> {
+  const { program, cwd } = io;
+  let phrase = createPhrase({ program, cwd });
+  const onCommand = ({ options }: Command): Phrase => {
+    phrase = createPhrase({ options: [...options, ...listOptions(commonSchema), ...listOptions(presetSchema)], program, cwd });
+    return phrase;
+  };
   try {
-    await dispatch(argv, io, entries);
+    await dispatch(argv, io, entries, onCommand);
     return 0;
   } catch (error) {
-    return reportError(error, io);
+    return reportError(error, io, phrase);
   }
 }
 
-async function dispatch(argv: readonly string[], io: CliIo, entries: readonly CommandEntry[]): Promise<void> {
+const presetSchema = z.object({ preset: z.string() });
+
+/** Told which command was chosen; answers with its words. */
+type OnCommand = (command: Command) => Phrase;
+
+async function dispatch(argv: readonly string[], io: CliIo, entries: readonly CommandEntry[], onCommand: OnCommand): Promise<void> {
   const [first, second] = argv;
   if (first === "--version" || first === "-V") return io.stdout.write(`${packageVersion()}\n`);
   if (first === undefined || first === "--help" || first === "-h") return io.stdout.write(overview(entries, io.stdout));
-  if (first === "help") return dispatch(second === undefined ? [] : [...argv.slice(1), "--help"], io, entries);
+  if (first === "help") return dispatch(second === undefined ? [] : [...argv.slice(1), "--help"], io, entries, onCommand);
   if (first.startsWith("-")) {
     throw new UsageError(`longwave: expected a command first, got "${first}"`, {
       hint: "Options follow the command: longwave <command> [options].",
@@ -43,7 +56,8 @@ async function dispatch(argv: readonly string[], io: CliIo, entries: readonly Co
   const name = group === undefined ? first : `${group} ${second}`;
   const entry = entries.find((candidate) => candidate.name === name);
   if (!entry) throw unknownCommand(name, group, entries);
-  await runCommand(await entry.load(), argv.slice(group === undefined ? 1 : 2), io, entries);
+  const command = await entry.load();
+  await runCommand(command, argv.slice(group === undefined ? 1 : 2), { ...io, phrase: onCommand(command) }, entries);
 }
 
 function unknownCommand(name: string, group: string | undefined, entries: readonly CommandEntry[]): UsageError {
@@ -56,14 +70,20 @@ function unknownCommand(name: string, group: string | undefined, entries: readon
   });
 }
 
-async function runCommand(command: Command, argv: readonly string[], io: CliIo, entries: readonly CommandEntry[]): Promise<void> {
+async function runCommand(
+  command: Command,
+  argv: readonly string[],
+  io: CliIo & { phrase: Phrase },
+  entries: readonly CommandEntry[],
+): Promise<void> {
   const opened: Backend[] = [];
   try {
     const line = parseLine(command, argv);
-    if (line.help) return io.stdout.write(commandHelp(command, io.stdout));
+    if (line.help) return io.stdout.write(commandHelp(command, io.stdout, io.program));
     const { threads } = resolveLayers(commonSchema, [{ values: { threads: line.threads } }]);
     const context: CommandContext = {
       ...io,
+      program: io.program ?? "longwave",
       threads,
       commands: entries,
       json: line.json,

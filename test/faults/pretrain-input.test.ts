@@ -107,16 +107,16 @@ describe("data and settings that cannot be trained on", () => {
       "text.txt",
       ["--vocab-size", "5000"],
       1,
-      /vocabSize: expected text for 5000 tokens, got enough for \d+/,
-      /Give vocabSize \d+ or less/,
+      /--vocab-size: expected text for 5000 tokens, got enough for \d+/,
+      /Give --vocab-size \d+ or less/,
     ],
     [
       "a sequence longer than the context",
       "text.txt",
       ["--sequence-length", "17"],
       2,
-      /sequenceLength: expected at most the model's context of 16/,
-      /model.contextLength/,
+      /--sequence-length: expected at most the model's context of 16/,
+      /--model.context-length/,
     ],
     [
       "a sequence longer than the data",
@@ -135,6 +135,14 @@ describe("data and settings that cannot be trained on", () => {
       /more text/,
     ],
     ["an unknown option", "text.txt", ["--stpes", "3"], 2, /option `--stpes`: expected `--steps`/, /Did you mean --steps/],
+    [
+      "a rate for the optimiser alone",
+      "text.txt",
+      ["--optimizer.learning-rate", "1"],
+      2,
+      /`--optimizer.learning-rate`: expected `--learning-rate`/,
+      /Did you mean --learning-rate/,
+    ],
     ["an unknown option of the model", "text.txt", ["--model.widht", "3"], 2, /option `--model.widht`/, /Did you mean --model.width/],
     ["an option of another optimiser", "text.txt", ["--optimizer.nesterov"], 2, /optimizer.nesterov/, /optimizer.kind sgd or muon/],
     ["heads that do not fit", "text.txt", ["--model.heads", "3"], 2, /model.width: expected a multiple of heads \(3\)/, /headWidth/],
@@ -152,7 +160,7 @@ describe("data and settings that cannot be trained on", () => {
       "text.txt",
       ["--early-stopping.metric", "loss", "--validation", "0"],
       2,
-      /earlyStopping: expected evaluations/,
+      /--early-stopping: expected evaluations/,
       /validation/,
     ],
     ["early stopping by an unknown metric", "text.txt", ["--early-stopping.metric", "lss"], 2, /expected one of loss, perplexity/, /./],
@@ -161,7 +169,7 @@ describe("data and settings that cannot be trained on", () => {
       "text.txt",
       ["--sample-prompt", "the ".repeat(30)],
       2,
-      /samplePrompt: expected fewer tokens/,
+      /--sample-prompt: expected fewer tokens/,
       /Shorten/,
     ],
     [
@@ -208,27 +216,16 @@ describe("data and settings that cannot be trained on", () => {
 
 describe("what is odd but works", () => {
   test("options without effect are told", async () => {
-    const { code, out, err } = await pretrain(
-      "text.txt",
-      "--init",
-      run,
-      "--size",
-      "micro",
-      "--epochs",
-      "0.1",
-      "--optimizer.learning-rate",
-      "0.1",
-    );
+    const { code, out, err } = await pretrain("text.txt", "--init", run, "--size", "micro", "--epochs", "0.1");
     expect(code, err).toBe(0);
-    for (const name of ["size", "model", "vocabSize", "steps", "optimizer.learningRate"])
-      expect(out).toContain(`warning: ${name} has no effect: `);
-    expect(out.match(/has no effect/g)).toHaveLength(5);
+    for (const name of ["--size", "--model", "--vocab-size", "--steps"]) expect(out).toContain(`warning: ${name} has no effect: `);
+    expect(out.match(/has no effect/g)).toHaveLength(4);
   });
 
   test("one document is divided by tokens", async () => {
     const { code, out, err } = await pretrain("text.txt", "--split-by", "file", "--name", "single");
     expect(code, err).toBe(0);
-    expect(out).toMatch(/warning: validation: too few documents to choose among; the last \d+ tokens/);
+    expect(out).toMatch(/warning: validation: too few .*; the last \d+ tokens are kept for it\. --split-by sets what a document is\.$/m);
     expect(out).toMatch(/evaluation at step 4/);
   });
 
@@ -272,7 +269,7 @@ describe("a loss that is not a number", () => {
     );
     const again = await longwave(["pretrain", "--resume", folder, "--learning-rate", "1e-3", "--on-not-finite", "skip", "--steps", "6"]);
     expect(again.out).toMatch(/resumed at step 2/);
-    expect(again.out).toMatch(/resumed with other settings: .*learningRate \(saved 1000000000, given 0.001\)/);
+    expect(again.out).toMatch(/resumed with other settings: .*--learning-rate \(saved 1000000000, given 0.001\)/);
   });
 });
 
@@ -281,8 +278,8 @@ describe("resume", () => {
     ["nothing", () => [at("nothing")], 1, /run folder .*nothing: expected a config.json that a run wrote/, /folder of a run/],
     ["no run", () => [at("folder")], 1, /a folder without it/, /folder of a run/],
     ["a model", () => [modelOf(run)], 1, /expected the folder of a pretraining run, got one of another kind/, /quickstart/],
-    ["another batch size", () => [run, "--batch-size", "8"], 1, /other ones: batchSize \(saved 4, given 8\)/, /saved values/],
-    ["another model", () => [run, "--model.width", "32"], 1, /other ones: model.width \(saved 16, given 32\)/, /saved values/],
+    ["another batch size", () => [run, "--batch-size", "8"], 1, /other ones: --batch-size \(saved 4, given 8\)/, /saved values/],
+    ["another model", () => [run, "--model.width", "32"], 1, /other ones: --model.width \(saved 16, given 32\)/, /saved values/],
     ["other data", () => [run, at("other.txt")], 1, /expected the data that the run was started with/, /Bring them back/],
     ["fewer steps than were taken", () => [copyOfRun("fewer"), "--steps", "2"], 0, /^/, /^/],
   ])("%s", async (_, args, code, message, hint) => {
@@ -349,7 +346,7 @@ describe("generate and evaluate", () => {
   test.each<[string, () => string[], number, RegExp, RegExp]>([
     ["no model", () => [at("nothing")], 1, /nothing: expected a checkpoint folder or a model file/, /path/],
     ["a folder without one", () => [at("folder")], 1, /expected config.json in it/, /checkpoint folder/],
-    ["a file of another kind", () => [at("text.txt")], 1, /expected a checkpoint folder or a llama2.c .bin file/, /config.json/],
+    ["a file of another kind", () => [at("text.txt")], 1, /expected a checkpoint folder,? .*or a llama2.c .bin file/, /config.json/],
     [
       "a prompt longer than the context",
       () => [run, "--prompt", "the king and ".repeat(9)],
@@ -358,7 +355,7 @@ describe("generate and evaluate", () => {
       /Shorten/,
     ],
     ["an unknown option", () => [run, "--temprature", "1"], 2, /option `--temprature`/, /--temperature/],
-    ["a value out of range", () => [run, "--top-p", "3"], 2, /topP.*expected a number between 0 and 1/, /./],
+    ["a value out of range", () => [run, "--top-p", "3"], 2, /--top-p.*expected a number between 0 and 1/, /./],
     [
       "the tokenizer of another model",
       () => [run, "--tokenizer", join(at("runs"), runFolders().find((name) => name.endsWith("foreign")) as string, "tokenizer")],
@@ -409,7 +406,7 @@ describe("generate and evaluate", () => {
     expectError(
       await longwave(["evaluate", gpt2, at("text.txt"), "--sequence-length", "32"]),
       2,
-      /sequenceLength: expected at most 16, got 32/,
+      /--sequence-length: expected at most 16, got 32/,
       /no further positions/,
     );
     expectError(await longwave(["generate", gpt2, "--context", "32"]), 2, /expected at most 16 positions/, /./);

@@ -130,7 +130,7 @@ describe.skipIf(process.platform === "win32")("a run that is stopped and resumed
     expect(exit.code, exit.output).toBe(130);
     expect(exit.output).toMatch(/error: run: interrupted by SIGINT after step \d+ of/);
     const run = folderOf(exit.output) as string;
-    expect(exit.output).toContain(`longwave pretrain --resume ${run}`);
+    expect(exit.output).toContain(` pretrain --resume ${run}`);
     expect(new CheckpointStore(join(root, run)).latest()?.step).toBeGreaterThanOrEqual(2);
     const last = await start(["--resume", run, "--threads", "1", "--checkpoint-every", "3"]);
     expect(last.code, last.output).toBe(0);

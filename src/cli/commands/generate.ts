@@ -52,8 +52,9 @@ export const generate = defineCommand({
     const { generate: run } = await import("../../decode/generate.ts");
     const { ignoredSettings } = await import("../../decode/sampling/options.ts");
     const { decoder, tokenizer } = openModel(model, tokenizerPath);
-    if (logProbs !== undefined && !context.json) context.stderr.write("warning: logProbs has no effect without --json\n");
-    for (const name of ignoredSettings(sampling)) context.stderr.write(`warning: ${name} has no effect without sampling\n`);
+    if (logProbs !== undefined && !context.json) context.stderr.write("warning: --log-probs has no effect without --json\n");
+    for (const name of ignoredSettings(sampling))
+      context.stderr.write(`warning: ${context.phrase(`${name} has no effect without sampling`)}\n`);
     const text = prompt === "-" ? (await readStdin(context)).toString("utf8") : prompt;
     const ids = [...tokenizer.encode(text)];
     // The tokenizer puts in front of a text what the model expects there; where there is no text either, something must be.

@@ -1,42 +1,28 @@
 // `longwave grpo <model>`: a model, prompts and reward functions in, an aligned model and its run folder out.
 import type { z } from "zod";
-import type { SettingsLayer } from "../../base/schema.ts";
 import type { RunEvent } from "../../engine/index.ts";
 import { type GrpoOptions, grpoSchema, grpo as run, savedGrpoSettings, tourAlignOptions } from "../../recipes/index.ts";
 import { groupPolicyPresets, namedRewardUsages } from "../../rl/index.ts";
-import { type Command, type CommandContext, defineCommand } from "../command.ts";
+import { type CommandContext, defineCommand } from "../command.ts";
 import { formatMetric } from "../render/format.ts";
-import { createProgress } from "../render/progress.ts";
 import { table } from "../render/table.ts";
+import { followTraining, resumable } from "../training-run.ts";
 
 async function execute(options: z.output<typeof grpoSchema>, context: CommandContext): Promise<void> {
-  const { backend, fallbackReason } = await context.openRuntime();
-  if (fallbackReason) context.stderr.write(`warning: the slower binding backend is used: ${fallbackReason}\n`);
-  const progress = createProgress(context.stdout, { alsoShow: ["reward", "reward_std", "kl", "entropy", "completions/mean_length"] });
   const summary = new Summary();
-  let folder = "";
-  try {
-    const onRun = ({ path }: { path: string }): void => {
-      folder = path;
-      context.print(`run folder: ${folder}`);
-    };
-    for await (const event of run(options as GrpoOptions, { backend, signal: context.signal, onRun })) {
-      progress.handle(shown(event));
-      summary.add(event);
-    }
-  } catch (error) {
-    progress.close();
-    if (folder !== "" && context.signal.aborted) context.stderr.write(`go on with it:  longwave grpo --resume ${folder}\n`);
-    throw error;
-  } finally {
-    progress.close();
-  }
+  const folder = await followTraining(context, (hooks) => run(options as GrpoOptions, hooks), {
+    name: "grpo",
+    progress: { alsoShow: ["reward", "reward_std", "kl", "entropy", "completions/mean_length"] },
+    shown,
+    onEvent: (event) => summary.add(event),
+  });
+  const { program } = context;
   context.print();
-  context.print(summary.text().trimEnd());
+  context.print(context.phrase(summary.text()).trimEnd());
   context.print();
-  context.print(`generate from it:  longwave generate ${folder}`);
-  context.print(`train it further:  longwave grpo --resume ${folder} --steps <more>`);
-  context.print(`look at the run:   longwave report ${folder}`);
+  context.print(`generate from it:  ${program} generate ${folder}`);
+  context.print(`train it further:  ${program} grpo --resume ${folder} --steps <more>`);
+  context.print(`look at the run:   ${program} report ${folder}`);
 }
 
 const shownRows = 3;
@@ -90,19 +76,6 @@ class Summary {
   }
 }
 
-/** With --resume, the settings of that run lie under the flags, so that they need not be repeated. */
-function resumable(command: Command): Command {
-  return {
-    ...command,
-    execute: async (layers, context) => {
-      const given = layers.map(({ values }: SettingsLayer) => (values as GrpoOptions).resume);
-      const resume = given.findLast((path) => path !== undefined);
-      if (resume === undefined) return command.execute(layers, context);
-      return command.execute([{ values: savedGrpoSettings(resume), locate: () => `settings of ${resume}` }, ...layers], context);
-    },
-  };
-}
-
 export const grpo = resumable(
   defineCommand({
     name: "grpo",
@@ -136,4 +109,5 @@ export const grpo = resumable(
     ],
     run: execute,
   }),
+  (path) => ({ ...savedGrpoSettings(path) }),
 );

@@ -1,44 +1,29 @@
 // `longwave pretrain` and `longwave quickstart`: text in, a language model and its run folder out.
 import type { z } from "zod";
-import type { SettingsLayer } from "../../base/schema.ts";
 import { type RunEvent, tokensPerSecond } from "../../engine/index.ts";
 import { decoderPresets } from "../../models/decoder/presets.ts";
 import { type PretrainOptions, pretrainSchema, quickstartOptions, pretrain as run, savedSettings } from "../../recipes/index.ts";
-import { type Command, type CommandContext, defineCommand } from "../command.ts";
+import { type CommandContext, defineCommand } from "../command.ts";
 import { formatCount, formatMetric } from "../render/format.ts";
-import { createProgress } from "../render/progress.ts";
 import { table } from "../render/table.ts";
+import { followTraining, resumable } from "../training-run.ts";
 
 const sizes = Object.entries(decoderPresets).map(([name, { summary }]) => `  ${name.padEnd(14)}${summary}`);
 
 async function execute(options: z.output<typeof pretrainSchema>, context: CommandContext): Promise<void> {
-  const { backend, fallbackReason } = await context.openRuntime();
-  if (fallbackReason) context.stderr.write(`warning: the slower binding backend is used: ${fallbackReason}\n`);
-  const progress = createProgress(context.stdout, { alsoShow: ["learningRate", "gradientNorm", "mfu"] });
   const summary = new Summary();
-  let folder = "";
-  try {
-    const onRun = ({ path }: { path: string }): void => {
-      folder = path;
-      context.print(`run folder: ${folder}`);
-    };
-    for await (const event of run(options as PretrainOptions, { backend, signal: context.signal, onRun })) {
-      progress.handle(event);
-      summary.add(event);
-    }
-  } catch (error) {
-    progress.close();
-    if (folder !== "" && context.signal.aborted) context.stderr.write(`go on with it:  longwave pretrain --resume ${folder}\n`);
-    throw error;
-  } finally {
-    progress.close();
-  }
+  const folder = await followTraining(context, (hooks) => run(options as PretrainOptions, hooks), {
+    name: "pretrain",
+    progress: { alsoShow: ["learningRate", "gradientNorm", "mfu"] },
+    onEvent: (event) => summary.add(event),
+  });
+  const { program } = context;
   context.print();
-  context.print(summary.text().trimEnd());
+  context.print(context.phrase(summary.text()).trimEnd());
   context.print();
-  context.print(`generate from it:  longwave generate ${folder} --prompt ${JSON.stringify(options.samplePrompt)}`);
-  context.print(`train it further:  longwave pretrain --resume ${folder} --steps <more>`);
-  context.print(`look at the run:   ${folder}/metrics.jsonl, or tensorboard --logdir ${folder}`);
+  context.print(`generate from it:  ${program} generate ${folder} --prompt ${JSON.stringify(options.samplePrompt)}`);
+  context.print(`train it further:  ${program} pretrain --resume ${folder} --steps <more>`);
+  context.print(`look at the run:   ${program} report ${folder}   (or tensorboard --logdir ${folder})`);
 }
 
 /** What a run came to, from its events. */
@@ -81,22 +66,6 @@ class Summary {
 
 const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
-/** With --resume, the settings of that run lie under the flags, so that they need not be repeated. */
-function resumable(command: Command): Command {
-  return {
-    ...command,
-    execute: async (layers, context) => {
-      const given = layers.map(({ values }: SettingsLayer) => (values as PretrainOptions).resume);
-      const resume = given.findLast((path) => path !== undefined);
-      if (resume === undefined) return command.execute(layers, context);
-      const presets = Object.values(command.presets).map((preset) => preset.values);
-      const numPresets = presets.includes(layers[0].values as never) ? 1 : 0;
-      const saved = { values: savedSettings(resume), locate: () => `settings of ${resume}` };
-      return command.execute([...layers.slice(0, numPresets), saved, ...layers.slice(numPresets)], context);
-    },
-  };
-}
-
 export const pretrain = resumable(
   defineCommand({
     name: "pretrain",
@@ -123,6 +92,7 @@ export const pretrain = resumable(
     ],
     run: execute,
   }),
+  savedSettings,
 );
 
 export const quickstart = resumable(
@@ -141,4 +111,5 @@ export const quickstart = resumable(
     ],
     run: execute,
   }),
+  savedSettings,
 );

@@ -32,7 +32,7 @@ export const report = defineCommand({
     if (context.json) return context.printJson(written);
     for (const note of written.notes) context.stderr.write(`note: ${printable(note)}\n`);
     context.print(
-      `report: ${written.path} (${formatBytes(written.bytes)}; ${written.runs.length === 1 ? "1 run" : `${written.runs.length} runs`})`,
+      `report: ${context.phrase(written.path)} (${formatBytes(written.bytes)}; ${written.runs.length === 1 ? "1 run" : `${written.runs.length} runs`})`,
     );
   },
 });

@@ -40,9 +40,13 @@ export const tour = defineCommand({
         folder = tourFolder;
         const { title, show } = headings[part];
         context.print(`\n${context.stdout.colors.bold(title)}`);
-        progress = createProgress(context.stdout, { alsoShow: show, ...(part === "align" ? { metric: "reward" } : {}) });
+        progress = createProgress(context.stdout, {
+          phrase: context.phrase,
+          alsoShow: show,
+          ...(part === "align" ? { metric: "reward" } : {}),
+        });
       };
-      const onRun = (_: TourPart, path: string): void => context.print(`run folder: ${path}`);
+      const onRun = (_: TourPart, path: string): void => context.print(`run folder: ${context.phrase(path)}`);
       for await (const event of run(options, { backend, signal: context.signal, onPart, onRun })) {
         progress?.handle(event);
         if (event.kind === "artifact" && event.name === "speculation") speculation = event.data;
@@ -53,6 +57,7 @@ export const tour = defineCommand({
       // What was finished is worth a look even when the rest was interrupted.
       if (folder !== "") await writePage(folder, context);
     }
+    if (folder !== "") context.print(`try the models:  ${context.program} generate ${folder}/<part> --prompt "Once upon a time"`);
     context.print(`the tour took ${formatDuration((performance.now() - started) / 1000)}`);
   },
 });
@@ -70,7 +75,7 @@ async function writePage(folder: string, context: CommandContext): Promise<void>
     const { path, bytes } = await writeReport(folder, {
       commands: async (record) => [(await commandLineOf(record, context.commands)) ?? []].flat(),
     });
-    context.print(`\nlook at it: ${path} (${formatBytes(bytes)})`);
+    context.print(`\nlook at it: ${context.phrase(path)} (${formatBytes(bytes)})`);
   } catch (error) {
     // The reason for stopping is what the user needs to see, not that there is nothing to draw.
     if (!context.signal.aborted) throw error;

@@ -1,6 +1,5 @@
 // `longwave train-drafter <model> --kind medusa`: a model in, a drafter that makes it generate faster out.
 import type { z } from "zod";
-import type { SettingsLayer } from "../../base/schema.ts";
 import type { SpeculationReport } from "../../recipes/index.ts";
 import {
   savedDrafterSettings,
@@ -8,37 +7,26 @@ import {
   tourAccelerateOptions,
   trainDrafterSchema,
 } from "../../recipes/train-drafter-options.ts";
-import { type Command, type CommandContext, defineCommand } from "../command.ts";
-import { createProgress } from "../render/progress.ts";
+import { type CommandContext, defineCommand } from "../command.ts";
 import { table } from "../render/table.ts";
+import { followTraining, resumable } from "../training-run.ts";
 
 async function execute(options: z.output<typeof trainDrafterSchema>, context: CommandContext): Promise<void> {
   const { trainDrafter: run } = await import("../../recipes/train-drafter.ts");
-  const { backend, fallbackReason } = await context.openRuntime();
-  if (fallbackReason) context.stderr.write(`warning: the slower binding backend is used: ${fallbackReason}\n`);
-  const progress = createProgress(context.stdout, { alsoShow: ["learningRate", "gradientNorm"] });
-  let folder = "";
   let report: SpeculationReport | undefined;
-  try {
-    const onRun = ({ path }: { path: string }): void => {
-      folder = path;
-      context.print(`run folder: ${folder}`);
-    };
-    for await (const event of run(options as TrainDrafterOptions, { backend, signal: context.signal, onRun })) {
-      progress.handle(event);
+  const folder = await followTraining(context, (hooks) => run(options as TrainDrafterOptions, hooks), {
+    name: "train-drafter",
+    progress: { alsoShow: ["learningRate", "gradientNorm"] },
+    onEvent: (event) => {
       if (event.kind === "artifact" && event.name === "speculation") report = event.data as unknown as SpeculationReport;
-    }
-  } catch (error) {
-    progress.close();
-    if (folder !== "" && context.signal.aborted) context.stderr.write(`go on with it:  longwave train-drafter --resume ${folder}\n`);
-    throw error;
-  } finally {
-    progress.close();
-  }
+    },
+  });
+  const { program } = context;
   context.print();
   if (report) context.print(describe(report).trimEnd());
   context.print();
-  context.print(`generate with it:  longwave generate ${options.model} --drafter ${folder} --no-do-sample`);
+  context.print(`generate with it:  ${program} generate ${options.model} --drafter ${folder} --no-do-sample`);
+  context.print(`look at the run:   ${program} report ${folder}`);
 }
 
 function describe({
@@ -64,19 +52,6 @@ function describe({
   ]);
 }
 
-/** With --resume, the settings of that run lie under the flags, so that they need not be repeated. */
-function resumable(command: Command): Command {
-  return {
-    ...command,
-    execute: async (layers, context) => {
-      const resume = layers.map(({ values }: SettingsLayer) => (values as Partial<TrainDrafterOptions>).resume).findLast(Boolean);
-      if (resume === undefined) return command.execute(layers, context);
-      const saved = { values: savedDrafterSettings(resume), locate: () => `settings of ${resume}` };
-      return command.execute([saved, ...layers], context);
-    },
-  };
-}
-
 export const trainDrafter = resumable(
   defineCommand({
     name: "train-drafter",
@@ -95,4 +70,5 @@ export const trainDrafter = resumable(
     ],
     run: execute,
   }),
+  savedDrafterSettings,
 );

@@ -19,6 +19,8 @@ export interface ProgressOptions {
   /** Operations a second that this machine reaches on a large matrix product. */
   peakFlops?: number;
   charset?: CurveOptions["charset"];
+  /** Puts messages and paths into the words of the command line. Default: as they are. */
+  phrase?: (text: string) => string;
 }
 
 export interface Progress {
@@ -35,7 +37,7 @@ const clearLine = "\r\u001b[2K";
 
 /** A consumer of run events that writes to `output`. */
 export function createProgress(output: Output, options: ProgressOptions = {}): Progress {
-  const { everySeconds = 10, charset = "braille" } = options;
+  const { everySeconds = 10, charset = "braille", phrase = (text) => text } = options;
   const { colors } = output;
   let history: number[] = [];
   // One value of `history` stands for this many steps.
@@ -92,7 +94,7 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
         break;
       case "run-start":
         say(
-          `run: ${event.total} steps${event.resumedFrom === undefined ? "" : `, resumed at step ${event.step} from ${event.resumedFrom}`}`,
+          `run: ${event.total} steps${event.resumedFrom === undefined ? "" : `, resumed at step ${event.step} from ${phrase(event.resumedFrom)}`}`,
         );
         break;
       case "step":
@@ -104,7 +106,7 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
         );
         break;
       case "checkpoint":
-        say(colors.dim(`checkpoint ${event.path} (${event.reason}, ${formatBytes(event.bytes)})`));
+        say(colors.dim(`checkpoint ${phrase(event.path)} (${event.reason}, ${formatBytes(event.bytes)})`));
         break;
       case "sample": {
         const text = typeof event.sample === "string" ? event.sample : recordsText(event.sample);
@@ -112,7 +114,7 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
         break;
       }
       case "warning":
-        say(`${colors.yellow("warning:")} ${printable(event.message)}${event.hint === undefined ? "" : ` ${printable(event.hint)}`}`);
+        say(`${colors.yellow("warning:")} ${printable(phrase(sentences(event.message, event.hint)))}`);
         break;
       case "run-end":
         close();
@@ -120,12 +122,16 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
           const lines = labelledCurve(history, { width: Math.min(output.columns - 14, 60), height: 5, charset });
           output.write(lines.map((line) => `${line}\n`).join(""));
         }
-        output.write(`${endText(event)}\n`);
+        output.write(`${endText(event, phrase)}\n`);
         break;
     }
   };
   return { handle, close };
 }
+
+/** A message, which has no full stop, and what to do about it, which has. */
+const sentences = (message: string, hint = ""): string =>
+  hint === "" || /[.!?]$/.test(message) ? `${message} ${hint}`.trim() : `${message}. ${hint}`;
 
 const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
 
@@ -171,10 +177,10 @@ function describeStep(event: StepEvent, options: ProgressOptions): { text: strin
   return { text: parts.join("  "), metric };
 }
 
-function endText(event: Extract<RunEvent, { kind: "run-end" }>): string {
+function endText(event: Extract<RunEvent, { kind: "run-end" }>, phrase: (text: string) => string): string {
   const parts = [`${event.reason} at step ${event.step}/${event.total} after ${formatDuration(event.elapsedSeconds)}`];
   if (event.totalTokens > 0) parts.push(`${formatCount(event.totalTokens)} tokens`);
   if (event.best) parts.push(`best ${event.best.metric} ${formatMetric(event.best.value)} at step ${event.best.step}`);
-  if (event.checkpoint !== undefined) parts.push(`checkpoint ${event.checkpoint}`);
+  if (event.checkpoint !== undefined) parts.push(`checkpoint ${phrase(event.checkpoint)}`);
   return parts.join(", ");
 }

@@ -184,6 +184,15 @@ describe("createProgress", () => {
     );
   });
 
+  it("makes sentences of a warning and its hint, in the words of the command line", () => {
+    const output = bufferedOutput();
+    const progress = createProgress(output, { phrase: (text) => text.replace("splitBy", "--split-by") });
+    const base = { kind: "warning", step: 0, total: 9, time: 0, code: "other" } as const;
+    progress.handle({ ...base, message: "too few documents", hint: "splitBy sets what one is." });
+    progress.handle({ ...base, message: "The disk is slow." });
+    expect(output.text()).toBe("warning: too few documents. --split-by sets what one is.\nwarning: The disk is slow.\n");
+  });
+
   it("survives losses that are not finite and long histories", () => {
     const output = bufferedOutput({ isTTY: true, columns: 100 });
     const progress = createProgress(output);

@@ -1,0 +1,70 @@
+// What the commands that train share: the run's events on the terminal, how to go on after an interrupt, and --resume.
+import type { SettingsLayer } from "../base/schema.ts";
+import type { RunDirectory, RunEvent } from "../engine/index.ts";
+import type { Backend } from "../runtime/backend.ts";
+import type { Command, CommandContext } from "./command.ts";
+import { createProgress, type ProgressOptions } from "./render/progress.ts";
+
+export interface TrainingHooks {
+  backend: Backend;
+  signal: AbortSignal;
+  onRun(run: Pick<RunDirectory, "path">): void;
+}
+
+export interface TrainingView {
+  /** Of the command, for `--resume`. */
+  name: string;
+  progress: ProgressOptions;
+  /** An event as the terminal shows it. Default: as it is. */
+  shown?: (event: RunEvent) => RunEvent;
+  /** Sees every event. */
+  onEvent: (event: RunEvent) => void;
+}
+
+/**
+ * Runs a training to its end. An interrupted one says how to go on with it.
+ * @returns the run folder.
+ */
+export async function followTraining(
+  context: CommandContext,
+  start: (hooks: TrainingHooks) => AsyncIterable<RunEvent>,
+  { name, progress: progressOptions, shown = (event) => event, onEvent }: TrainingView,
+): Promise<string> {
+  const { backend, fallbackReason } = await context.openRuntime();
+  if (fallbackReason) context.stderr.write(`warning: the slower binding backend is used: ${fallbackReason}\n`);
+  const progress = createProgress(context.stdout, { phrase: context.phrase, ...progressOptions });
+  let folder = "";
+  const onRun = ({ path }: Pick<RunDirectory, "path">): void => {
+    folder = context.phrase(path);
+    context.print(`run folder: ${folder}`);
+  };
+  try {
+    for await (const event of start({ backend, signal: context.signal, onRun })) {
+      progress.handle(shown(event));
+      onEvent(event);
+    }
+  } catch (error) {
+    progress.close();
+    if (folder !== "" && context.signal.aborted) context.stderr.write(`go on with it:  ${context.program} ${name} --resume ${folder}\n`);
+    throw error;
+  } finally {
+    progress.close();
+  }
+  return folder;
+}
+
+/** With --resume, the settings of that run lie under the flags (and over a preset that nobody asked for), so that they need not be repeated. */
+export function resumable(command: Command, savedSettings: (path: string) => Readonly<Record<string, unknown>>): Command {
+  return {
+    ...command,
+    execute: async (layers, context) => {
+      const given = layers.map(({ values }: SettingsLayer) => (values as { resume?: string }).resume);
+      const resume = given.findLast((path) => path !== undefined);
+      if (resume === undefined) return command.execute(layers, context);
+      const saved = { values: savedSettings(resume), locate: () => `settings of ${resume}` };
+      const usual = command.presets[command.defaultPreset ?? ""]?.values;
+      const numUsual = usual !== undefined && layers[0].values === usual ? 1 : 0;
+      return command.execute([...layers.slice(0, numUsual), saved, ...layers.slice(numUsual)], context);
+    },
+  };
+}
