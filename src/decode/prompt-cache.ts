@@ -96,7 +96,7 @@ function fill(
   if (shared > 0) {
     const rows = allocate("f32", shape);
     source.readInto("rows", rows);
-    runner.cache.restore(row, { length, data: rows.data });
+    runner.cache.restore(row, { length, data: rows.data, tokens: saved.data as Int32Array });
     runner.cache.truncate(row, shared);
   }
   return { length: shared };

@@ -3,6 +3,7 @@
 import type { DecoderConfig } from "../models/decoder/config.ts";
 import { allocate, type TensorBuffer, viewOf } from "../runtime/buffer.ts";
 import type { BoundProgram } from "../runtime/program.ts";
+import type { RotaryMemory, RotaryRows } from "./rotary-rows.ts";
 import type { TreeShape } from "./token-tree.ts";
 
 /** What drafters read of the target, besides logits. */
@@ -57,6 +58,8 @@ export interface Call {
   lengths: Int32Array;
   total: Int32Array;
   rows: TargetRows;
+  /** Where the program reads them. */
+  rotary?: RotaryMemory;
 }
 
 /** The call of a sequence whose number of new tokens varies. */
@@ -68,7 +71,7 @@ export class SequenceCall {
   readonly #positioned: boolean;
   readonly #ids: TensorBuffer;
   readonly #positions: TensorBuffer;
-  readonly #views = new Map<number, { ids: TensorBuffer; positions: TensorBuffer }>();
+  readonly #views = new Map<number, { ids: TensorBuffer; positions: TensorBuffer; rotary?: RotaryMemory }>();
   readonly #outputs = new Map<number, { wanted: TensorBuffer<"i32">; made: RowBuffers }>();
   #time = -1;
   #count = -1;
@@ -90,11 +93,18 @@ export class SequenceCall {
     if (time !== this.#time) {
       let view = this.#views.get(time);
       if (!view) {
-        view = { ids: viewOf(this.#ids, [1, time]), positions: viewOf(this.#positions, [1, time]) };
+        const { rotary } = this.call;
+        const rows = (buffer: TensorBuffer<"f32">) => viewOf(buffer, [1, time, buffer.shape[2]]) as TensorBuffer<"f32">;
+        view = {
+          ids: viewOf(this.#ids, [1, time]),
+          positions: viewOf(this.#positions, [1, time]),
+          ...(rotary ? { rotary: { cosines: rows(rotary.cosines), sines: rows(rotary.sines) } } : {}),
+        };
         this.#views.set(time, view);
       }
       bound.setInput("ids", view.ids);
       if (this.#positioned) bound.setInput("positions", view.positions);
+      if (view.rotary) setRotary(bound, view.rotary);
       this.#time = time;
     }
     let output = this.#outputs.get(count);
@@ -112,8 +122,14 @@ export class SequenceCall {
   }
 }
 
+function setRotary(bound: BoundCall, { cosines, sines }: RotaryMemory): void {
+  bound.setInput("rotary.cosines", cosines);
+  bound.setInput("rotary.sines", sines);
+}
+
 /** Inputs of a tree of one size. */
 interface TreeMemory {
+  rotary?: RotaryMemory;
   ids: TensorBuffer<"i32">;
   positions: TensorBuffer<"i32">;
   slots: TensorBuffer<"i32">;
@@ -133,11 +149,19 @@ export class TreeCall {
   readonly #after: Int32Array;
   readonly #capacity: number;
   readonly #memories = new Map<number, TreeMemory>();
+  readonly #rotary: { rows: RotaryRows; row: number } | undefined;
   #memory: TreeMemory | undefined;
   #shape: TreeShape | undefined;
 
   /** @param composed whether attention is composed of plain operators, which then read `slots`. */
-  constructor(bound: BoundCall, makeRows: (count: number) => RowBuffers, capacity: number, composed: boolean) {
+  constructor(
+    bound: BoundCall,
+    makeRows: (count: number) => RowBuffers,
+    capacity: number,
+    composed: boolean,
+    rotary?: { rows: RotaryRows; row: number },
+  ) {
+    this.#rotary = rotary;
     this.#bound = bound;
     this.#makeRows = makeRows;
     this.#composed = composed;
@@ -164,6 +188,7 @@ export class TreeCall {
       positions[node] = start + depths[node];
       slots[node] = start + node;
     }
+    if (memory.rotary) this.#rotary?.rows.write(memory.rotary, 0, this.#rotary.row, positions);
     this.#lengths[0] = start + size - 1;
     this.#total[0] = start + size;
     this.#before[0] = start;
@@ -183,12 +208,14 @@ export class TreeCall {
         slots: allocate("i32", [1, size]),
         wanted: allocate("i32", [size]),
         made: this.#makeRows(size),
+        ...(this.#rotary ? { rotary: this.#rotary.rows.allocate(1, size) } : {}),
       };
       for (let i = 0; i < size; i++) memory.wanted.data[i] = i;
       this.#memories.set(size, memory);
     }
     bound.setInput("ids", memory.ids);
     bound.setInput("positions", memory.positions);
+    if (memory.rotary) setRotary(bound, memory.rotary);
     if (this.#composed) bound.setInput("tree.slots", memory.slots);
     bound.setInput("rows", memory.wanted);
     bound.setInput("tree.bias", shape.bias);

@@ -1,8 +1,8 @@
 // Runs a decoder over a KV cache: prefill in chunks, one-token steps for one sequence or a batch of unequal lengths, trees of drafts.
 // Everything that a step needs is bound once; a step writes a few integers, runs, and leaves logits in memory that it owns.
 import { BackendError, UsageError } from "../base/errors.ts";
-import { type CachedEmission, decoderCached, emissionFor, readsPositions, treeEmissionFor } from "../models/decoder/cached.ts";
-import type { DecoderConfig } from "../models/decoder/config.ts";
+import { type CachedEmission, decoderCached, emissionFor, readsPositions, readsRotary, treeEmissionFor } from "../models/decoder/cached.ts";
+import { type DecoderConfig, rotaryWidth } from "../models/decoder/config.ts";
 import { bytesOfTree, type InferenceModel } from "../models/decoder/quantise.ts";
 import type { Backend, ProfileEvent } from "../runtime/backend.ts";
 import { allocate, type TensorBuffer } from "../runtime/buffer.ts";
@@ -11,6 +11,7 @@ import { compile, type Program, spec } from "../runtime/program.ts";
 import type { DType } from "../tensor/dtype.ts";
 import type { Dim } from "../tensor/graph.ts";
 import { flatten, mapTree } from "../tensor/tree.ts";
+import { RotaryRows } from "./rotary-rows.ts";
 import { allocateRows, type Call, type RowBuffers, SequenceCall, type TargetFeatures, type TargetRows, TreeCall } from "./runner-calls.ts";
 import { StepCosts } from "./step-costs.ts";
 import { TreeShape } from "./token-tree.ts";
@@ -63,6 +64,7 @@ function inputSpecs({ config, parameters }: InferenceModel, batch: number, time:
     const shape = [batch, config.kvHeads, capacity, config.headWidth];
     return { key: spec("f32", shape), value: spec("f32", shape) };
   };
+  const turns = () => spec("f32", [batch, time, rotaryWidth(config) / 2]);
   return {
     parameters: mapTree(parameters.tree, (leaf) => spec(leaf.dtype as DType, leaf.shape)),
     ids: spec("i32", [batch, time]),
@@ -71,6 +73,7 @@ function inputSpecs({ config, parameters }: InferenceModel, batch: number, time:
     total: spec("i32", []),
     rows: spec("i32", [rows]),
     cache: Array.from({ length: config.layers }, layer),
+    ...(readsRotary(config) ? { rotary: { cosines: turns(), sines: turns() } } : {}),
     ...(isTree
       ? {
           tree: { bias: spec("f32", [1, 1, time, time]), slots: spec("i32", [1, time]), before: spec("i64", [2]), after: spec("i64", [2]) },
@@ -91,6 +94,7 @@ export class DecoderRunner {
   readonly #positions: number;
   readonly #backend: Backend;
   readonly #model: InferenceModel;
+  readonly #rotary: RotaryRows | undefined;
   readonly #options: Required<Pick<RunnerOptions, "weights" | "emission" | "profile" | "exactBlock">>;
   #sequenceProgram: AnyProgram | undefined;
   #batchProgram: AnyProgram | undefined;
@@ -131,6 +135,7 @@ export class DecoderRunner {
     this.#options = { weights, emission, profile, exactBlock };
     const { layers, kvHeads, headWidth } = model.config;
     this.cache = new KVCache({ layers, batch, kvHeads, capacity: this.#positions, headWidth });
+    this.#rotary = RotaryRows.of(model.config, batch);
   }
 
   /**
@@ -142,12 +147,13 @@ export class DecoderRunner {
     const start = this.cache.lengths[row];
     if (ids.length === 0) throw new UsageError("append: expected at least one token, got none");
     this.#reserve(start + ids.length);
+    this.#settle(row, start + ids.length);
     if (this.#options.exactBlock > 0) {
-      this.prefill(row, ids, ids.length - 1);
+      this.#chunks(row, ids, ids.length - 1);
       return this.#block(row, ids, ids.length - 1, 1).logits.subarray(0, this.config.vocabSize);
     }
     if (ids.length === 1) return this.#one(row, ids[0]).logits;
-    return (this.prefill(row, ids) as TargetRows).logits;
+    return (this.#chunks(row, ids, ids.length) as TargetRows).logits;
   }
 
   /**
@@ -157,10 +163,21 @@ export class DecoderRunner {
   prefill(row: number, ids: ArrayLike<number>, length = ids.length): TargetRows | undefined {
     this.#refuseDisposed();
     this.#reserve(this.cache.lengths[row] + length);
+    this.#settle(row, this.cache.lengths[row] + length);
+    return this.#chunks(row, ids, length);
+  }
+
+  #chunks(row: number, ids: ArrayLike<number>, length: number): TargetRows | undefined {
     let rows: TargetRows | undefined;
     for (let from = 0; from < length; from += this.prefillChunk)
       rows = this.#chunk(row, ids, from, Math.min(this.prefillChunk, length - from), false);
     return rows;
+  }
+
+  /** Positions that depend on the length of the sequence are set for `length` tokens; what the row holds is computed again where it must. */
+  #settle(row: number, length: number): void {
+    const again = this.#rotary?.settle(this.cache, row, length);
+    if (again) this.#chunks(row, again, again.length);
   }
 
   /**
@@ -172,6 +189,7 @@ export class DecoderRunner {
     if (ids.length === 0 || ids.length > this.prefillChunk)
       throw new UsageError(`appendAll: expected 1 to ${this.prefillChunk} tokens, got ${ids.length}`);
     this.#reserve(this.cache.lengths[row] + ids.length);
+    this.#settle(row, this.cache.lengths[row] + ids.length);
     return this.#chunk(row, ids, 0, ids.length, true).logits;
   }
 
@@ -208,6 +226,7 @@ export class DecoderRunner {
       throw new UsageError(`appendTree: expected at most ${this.prefillChunk} tokens, got ${size}`, { hint: "Draft fewer tokens." });
     const start = this.cache.lengths[row];
     this.#reserve(start + size);
+    this.#settle(row, start + shape.maxDepth + 1);
     if (shape.isChain && size <= this.#options.exactBlock) return this.#block(row, ids, 0, size);
     if (size === 1) return this.#one(row, ids[0]);
     if (shape.isChain) return this.#chunk(row, ids, 0, size, true);
@@ -218,6 +237,7 @@ export class DecoderRunner {
     }
     if (shape.maxDepth >= (this.config.window ?? Number.POSITIVE_INFINITY))
       throw new UsageError(`appendTree: expected paths shorter than the window of ${this.config.window}, got ${shape.maxDepth}`);
+    this.#note(row, ids, 0, size);
     const rows = call.run(shape, ids, start);
     this.cache.lengths[row] = start + size;
     return rows;
@@ -231,14 +251,19 @@ export class DecoderRunner {
     if (this.batch === 1) return this.append(0, [ids[0]]);
     const call = (this.#batched ??= this.#bindBatch());
     const { lengths } = this.cache;
+    // Before ids are written: what is computed again goes through other calls.
+    for (let row = 0; row < this.batch; row++)
+      if ((!active || active[row]) && lengths[row] < this.capacity) this.#settle(row, lengths[row] + 1);
     let total = 0;
     for (let row = 0; row < this.batch; row++) {
       // An idle row computes at a position that it may overwrite: the first one beyond its tokens, or its last.
       const position = Math.min(lengths[row], this.capacity - 1);
       if (!active || active[row]) this.#reserve(lengths[row] + 1);
+      this.cache.tokensOf(row)[position] = ids[row];
       call.ids[row] = ids[row];
       call.positions[row] = position;
       call.lengths[row] = position;
+      if (call.rotary) this.#rotary?.write(call.rotary, row, row, [position]);
       total = Math.max(total, position + 1);
     }
     call.total[0] = total;
@@ -307,6 +332,8 @@ export class DecoderRunner {
     call.positions[0] = position;
     call.lengths[0] = position;
     call.total[0] = position + 1;
+    this.cache.tokensOf(row)[position] = id;
+    if (call.rotary) this.#rotary?.write(call.rotary, 0, row, call.positions);
     call.bound.run();
     this.cache.lengths[row] = position + 1;
     return call.rows;
@@ -339,6 +366,8 @@ export class DecoderRunner {
       // Learned positions end with the context; what fills up a block may lie behind.
       call.positions[i] = Math.min(start + i, this.capacity - 1);
     }
+    this.#note(row, ids, from, count);
+    if (call.rotary) this.#rotary?.write(call.rotary, 0, row, call.positions.subarray(0, count));
     call.lengths[0] = start + count - 1;
     call.total[0] = start + count;
     if (all) for (let i = 0; i < count; i++) several.wanted[i] = i;
@@ -346,6 +375,13 @@ export class DecoderRunner {
     call.bound.run();
     this.cache.lengths[row] = start + count;
     return rows;
+  }
+
+  /** Notes which tokens the next rows of a sequence are of. */
+  #note(row: number, ids: ArrayLike<number>, from: number, count: number): void {
+    const tokens = this.cache.tokensOf(row);
+    const start = this.cache.lengths[row];
+    for (let i = 0; i < count; i++) tokens[start + i] = ids[from + i];
   }
 
   readonly #makeRows = (count: number): RowBuffers => allocateRows(this.config, this.#features, count);
@@ -388,7 +424,8 @@ export class DecoderRunner {
     };
     const call = this.#bind(this.#treeProgram, this.cache.row(row), 1, 1, this.#makeRows(1), { tree });
     const composed = treeEmissionFor(this.config, this.#options.emission) === "composed";
-    return new TreeCall(call.bound, this.#makeRows, this.#positions, composed);
+    const rotary = this.#rotary && { rows: this.#rotary, row };
+    return new TreeCall(call.bound, this.#makeRows, this.#positions, composed, rotary);
   }
 
   #bind(
@@ -408,8 +445,9 @@ export class DecoderRunner {
     for (let i = 0; i < count; i++) wanted.data[i] = i;
     const parameters = this.#options.weights === "bound" ? { parameters: this.#model.parameters.tree } : {};
     const layers = Object.fromEntries((this.#features.layers ?? []).map((layer) => [layer, buffers.get(`layers.${layer}`)]));
+    const rotary = this.#rotary?.allocate(batch, time);
     const bound = program.bind(
-      { ...parameters, ids, positions, lengths, total, rows: wanted, cache, ...extra } as never,
+      { ...parameters, ids, positions, lengths, total, rows: wanted, cache, ...(rotary ? { rotary } : {}), ...extra } as never,
       {
         logits: buffers.get("logits"),
         cache,
@@ -417,6 +455,14 @@ export class DecoderRunner {
         ...(Object.values(layers).some(Boolean) ? { layers } : {}),
       } as never,
     );
-    return { bound, ids: ids.data, positions: positions.data, lengths: lengths.data, total: total.data, rows };
+    return {
+      bound,
+      ids: ids.data,
+      positions: positions.data,
+      lengths: lengths.data,
+      total: total.data,
+      rows,
+      ...(rotary ? { rotary } : {}),
+    };
   }
 }

@@ -23,6 +23,10 @@ export interface LayerCache {
 /** The rows of one sequence, copied out. */
 export interface KVSnapshot {
   readonly length: number;
+  /** The tokens that the rows are of. Default: not known. */
+  readonly tokens?: Int32Array;
+  /** See {@link KVCache.stages}. Default 0: not known. */
+  readonly stage?: number;
   readonly data: Float32Array<ArrayBuffer>;
 }
 
@@ -31,6 +35,9 @@ export class KVCache {
   readonly layers: readonly LayerCache[];
   /** Tokens held, by row. */
   readonly lengths: Int32Array<ArrayBuffer>;
+  /** By row, which of several ways of encoding positions its keys have, as whoever computes them counts; 0: not known. */
+  readonly stages: Int32Array;
+  readonly #tokens: Int32Array;
   readonly #buffer: TensorBuffer<"f32">;
 
   constructor(shape: KVCacheShape) {
@@ -40,6 +47,8 @@ export class KVCache {
     this.#buffer = allocate("f32", [layers * 2, size]);
     const view = (index: number) => viewOf(this.#buffer, [batch, kvHeads, capacity, headWidth], index * size);
     this.layers = Array.from({ length: layers }, (_, layer) => ({ key: view(2 * layer), value: view(2 * layer + 1) }));
+    this.stages = new Int32Array(batch);
+    this.#tokens = new Int32Array(batch * capacity).fill(-1);
     this.lengths = new Int32Array(new ArrayBuffer(Math.max(64, batch * 4)), 0, batch);
   }
 
@@ -54,6 +63,12 @@ export class KVCache {
     const size = kvHeads * capacity * headWidth;
     const view = (buffer: TensorBuffer<"f32">) => viewOf(buffer, [1, kvHeads, capacity, headWidth], row * size);
     return this.layers.map(({ key, value }) => ({ key: view(key), value: view(value) }));
+  }
+
+  /** The token of each position of a row, where whoever writes rows notes them; −1: not known. A view. */
+  tokensOf(row: number): Int32Array {
+    const { capacity } = this.shape;
+    return this.#tokens.subarray(row * capacity, (row + 1) * capacity);
   }
 
   /** Forgets what lies beyond `length` tokens of a row: no bytes move. */
@@ -90,6 +105,8 @@ export class KVCache {
         }
       }
     }
+    const tokens = this.tokensOf(row);
+    for (let i = first; i < offsets.length; i++) tokens[start + i] = tokens[start + offsets[i]];
     this.lengths[row] = start + offsets.length;
   }
 
@@ -98,11 +115,11 @@ export class KVCache {
     const { layers, kvHeads, headWidth } = this.shape;
     const data = new Float32Array(layers * 2 * kvHeads * length * headWidth);
     this.#eachHead(row, length, (memory, base, offset) => data.set(memory.subarray(base, base + length * headWidth), offset));
-    return { length, data };
+    return { length, data, tokens: this.tokensOf(row).slice(0, length), stage: this.stages[row] };
   }
 
   /** Puts a snapshot of an equally shaped cache into a row. */
-  restore(row: number, { length, data }: KVSnapshot): void {
+  restore(row: number, { length, data, tokens, stage = 0 }: KVSnapshot): void {
     const { layers, kvHeads, headWidth, capacity } = this.shape;
     if (length > capacity || data.length !== layers * 2 * kvHeads * length * headWidth) {
       throw new ShapeError(
@@ -110,6 +127,9 @@ export class KVCache {
       );
     }
     this.#eachHead(row, length, (memory, base, offset) => memory.set(data.subarray(offset, offset + length * headWidth), base));
+    if (tokens) this.tokensOf(row).set(tokens.subarray(0, length));
+    else this.tokensOf(row).fill(-1, 0, length);
+    this.stages[row] = stage;
     this.lengths[row] = length;
   }
 
