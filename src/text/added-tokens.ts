@@ -6,7 +6,8 @@ import type { AddedToken } from "./tokenizer-file.ts";
 export interface SectionVisitor {
   /** Plain text[start … end), not empty. */
   onText(start: number, end: number): void;
-  onToken(token: AddedToken): void;
+  /** The token was found as text[start … end), white space that it swallows included. */
+  onToken(token: AddedToken, start: number, end: number): void;
 }
 
 const wordBefore = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]$/u;
@@ -40,7 +41,7 @@ export class AddedTokenFinder {
         if (token.lstrip) while (start > done && isWhiteSpace(text[start - 1])) start--;
         if (token.rstrip) while (end < text.length && isWhiteSpace(text[end])) end++;
         if (start > done) visitor.onText(done, start);
-        visitor.onToken(token);
+        visitor.onToken(token, start, end);
         done = end;
       }
     }

@@ -12,6 +12,14 @@ export { loadTokenizer, tokenizerFromJson } from "./load-tokenizer.ts";
 export { type PreTokenizerKind, splitWords } from "./pre-tokenizer.ts";
 export type { StreamDecoder } from "./stream-decoder.ts";
 export { tokenByteLengths } from "./token-bytes.ts";
-export { type DecodeOptions, type EncodeOptions, hashVocabulary, type SpecialIds, type Tokenizer } from "./tokenizer.ts";
+export {
+  type DecodeOptions,
+  type DetailedEncodeOptions,
+  type EncodeOptions,
+  type Encoding,
+  hashVocabulary,
+  type SpecialIds,
+  type Tokenizer,
+} from "./tokenizer.ts";
 export type { JsonObject } from "./tokenizer-file.ts";
 export { saveTokenizer, type TokenizerRoles, tokenizerConfigJson, tokenizerFromTrained, tokenizerJson } from "./tokenizer-json.ts";

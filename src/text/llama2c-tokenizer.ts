@@ -4,7 +4,15 @@
 import { FormatError } from "../base/errors.ts";
 import { ByteStreamDecoder, type StreamDecoder } from "./stream-decoder.ts";
 import { byteOfToken } from "./token-decoder.ts";
-import { type DecodeOptions, type EncodeOptions, hashVocabulary, type SpecialIds, type Tokenizer } from "./tokenizer.ts";
+import {
+  type DecodeOptions,
+  type DetailedEncodeOptions,
+  type EncodeOptions,
+  type Encoding,
+  hashVocabulary,
+  type SpecialIds,
+  type Tokenizer,
+} from "./tokenizer.ts";
 import { readBoundedFile } from "./tokenizer-file.ts";
 
 const unknownId = 0;
@@ -95,6 +103,50 @@ export class Llama2cTokenizer implements Tokenizer {
     }
     const merged = mergeByScore(symbols, (left, right) => this.join(left, right));
     return Int32Array.from(options.addSpecialTokens === false ? merged : [beginId, ...merged]);
+  }
+
+  encodeWithOffsets(text: string, { pair, ...options }: DetailedEncodeOptions = {}): Encoding {
+    const parts = (pair === undefined ? [text] : [text, pair]).map((part) => ({ part, ids: this.encode(part, options) }));
+    const size = parts.reduce((sum, { ids }) => sum + ids.length, 0);
+    const encoding: Encoding = {
+      ids: new Int32Array(size),
+      offsets: new Int32Array(2 * size),
+      typeIds: new Uint8Array(size),
+      specialMask: new Uint8Array(size),
+    };
+    let at = 0;
+    for (const [typeId, { part, ids }] of parts.entries()) {
+      encoding.ids.set(ids, at);
+      encoding.typeIds.fill(typeId, at, at + ids.length);
+      this.writeOffsets(part, ids, encoding.offsets.subarray(2 * at), encoding.specialMask.subarray(at));
+      at += ids.length;
+    }
+    return encoding;
+  }
+
+  /** The ranges of characters that the bytes of each token are part of; the space before a text is part of its first character. */
+  private writeOffsets(text: string, ids: Int32Array, offsets: Int32Array, specialMask: Uint8Array): void {
+    const starts: number[] = [0];
+    const ends: number[] = [Math.min(1, text.length)];
+    let unit = 0;
+    for (const character of text) {
+      for (let i = Buffer.byteLength(character); i > 0; i--) {
+        starts.push(unit);
+        ends.push(unit + character.length);
+      }
+      unit += character.length;
+    }
+    let byte = 0;
+    for (const [i, id] of ids.entries()) {
+      if (id === beginId) {
+        specialMask[i] = 1;
+        continue;
+      }
+      const end = byte + (id < firstByteId + 256 ? 1 : this.tokens[id].length);
+      offsets[2 * i] = starts[byte];
+      offsets[2 * i + 1] = ends[end - 1];
+      byte = end;
+    }
   }
 
   decode(ids: ArrayLike<number>, options: DecodeOptions = {}): string {

@@ -1,42 +1,166 @@
-// Encoding of text between added tokens. Byte-level BPE with a known splitting pattern runs on longwave's own scanner and merges;
-// everything else (other patterns, SentencePiece-like BPE, Unigram, WordPiece) on the parts of @huggingface/tokenizers.
-import { Tokenizer as LibraryTokenizer } from "@huggingface/tokenizers";
+// Encoding of text between added tokens. Byte-level BPE has an encoder of its own, with a hand-written scanner for the splitting patterns
+// that most models use; everything else is normalised, cut into pieces and given to a model piece by piece.
 import { FormatError } from "../base/errors.ts";
+import { show } from "../base/schema.ts";
+import { type AlignedText, alignedText } from "./aligned-text.ts";
 import { byteCharacters } from "./byte-alphabet.ts";
 import { ByteLevelBpe } from "./byte-level-bpe.ts";
-import type { IdBuffer } from "./id-buffer.ts";
+import { CharacterBpe } from "./character-bpe.ts";
+import { IdBuffer } from "./id-buffer.ts";
+import { makeNormalizer, type Normalizer } from "./normalizers.ts";
+import type { PieceEncoder, TokenSink } from "./piece-encoder.ts";
 import { gpt2Pattern, llama3Pattern, type PreTokenizerKind, qwen2Pattern, wordEndOf } from "./pre-tokenizer.ts";
-import { isObject, type JsonObject, type TokenizerFile } from "./tokenizer-file.ts";
+import { endsInByteLevel, makeSplitStep, type SplitStep } from "./split-steps.ts";
+import { isObject, type TokenizerFile } from "./tokenizer-file.ts";
+import { Unigram } from "./unigram.ts";
+import { WordLevel, WordPiece } from "./word-models.ts";
 
 export interface SectionEncoder {
-  /** The normaliser of the tokenizer. */
-  normalize(text: string): string;
+  readonly normalize: Normalizer;
   /** Appends the ids of normalised text[start … end). `isFirst`: the section begins the whole text. */
   encode(text: string, start: number, end: number, isFirst: boolean, out: IdBuffer): void;
-  /** The library's decoder, for decoders that are not written here. */
-  decodeTokens(tokens: string[]): string;
+  /** The same with ranges in the original text; `section` knows its places. */
+  encodeSpans(section: AlignedText, out: TokenSink): void;
 }
 
-/** @throws FormatError when the file asks for something that neither implementation has. */
+/** @throws FormatError when the file asks for something that is not known. */
 export function makeSectionEncoder(file: TokenizerFile): SectionEncoder {
-  return makeByteLevelEncoder(file) ?? makeLibraryEncoder(file);
+  const normalize = makeNormalizer(file.json.normalizer);
+  return isByteLevelBpe(file)
+    ? byteLevelEncoder(file, normalize)
+    : pieceEncoder(modelOf(file), makeSplitStep(file.json.pre_tokenizer), normalize);
 }
 
-function makeByteLevelEncoder(file: TokenizerFile): SectionEncoder | undefined {
-  const { json, model, modelType, vocab } = file;
+function isByteLevelBpe({ json, model, modelType, vocab }: TokenizerFile): boolean {
+  const isPlain = !model.continuing_subword_prefix && !model.end_of_word_suffix;
+  // A byte without a token is dropped or unknown, which the encoder of characters knows how to do.
+  return modelType === "BPE" && isPlain && endsInByteLevel(json.pre_tokenizer) && byteCharacters.every((character) => vocab.has(character));
+}
+
+function byteLevelEncoder(file: TokenizerFile, normalize: Normalizer): SectionEncoder {
+  const { json, model, vocab, merges } = file;
   const kind = preTokenizerKind(json.pre_tokenizer);
-  const normalize = simpleNormalizer(json.normalizer);
-  const decodesBytes = isObject(json.decoder) && json.decoder.type === "ByteLevel";
-  const isPlain = !model.dropout && !model.continuing_subword_prefix && !model.end_of_word_suffix;
-  if (modelType !== "BPE" || kind === undefined || normalize === undefined || !decodesBytes || !isPlain) return undefined;
-  // A byte without a token is dropped or unknown, which the library knows how to do.
-  if (!byteCharacters.every((character) => vocab.has(character))) return undefined;
-  const bpe = new ByteLevelBpe({ vocab, merges: file.merges, wordEnd: wordEndOf(kind), ignoreMerges: model.ignore_merges === true });
+  const bpe = new ByteLevelBpe({ vocab, merges, ignoreMerges: model.ignore_merges === true, ...(kind && { wordEnd: wordEndOf(kind) }) });
+  const split = kind ? undefined : makeSplitStep(json.pre_tokenizer, "text");
+  const byteLengths = new Int32Array(file.vocabSize);
+  for (const [token, id] of vocab) byteLengths[id] = token.length;
+  const ids = new IdBuffer();
+  const encodeWord = (word: AlignedText, from: number, to: number, out: TokenSink): void => {
+    ids.length = 0;
+    bpe.encodeWord(word.text, from, to, ids);
+    pushByteSpans(word, from, to, ids, byteLengths, out);
+  };
   return {
     normalize,
-    encode: (text, start, end, _isFirst, out) => bpe.encode(text, start, end, out),
-    decodeTokens: (tokens) => tokens.join(""),
+    encode(text, start, end, isFirst, out) {
+      if (!split) {
+        bpe.encode(text, start, end, out);
+        return;
+      }
+      const section = start === 0 && end === text.length ? text : text.slice(start, end);
+      for (const piece of split({ text: section, isFirst })) bpe.encodeWord(piece.text, 0, piece.text.length, out);
+    },
+    encodeSpans(section, out) {
+      for (const piece of split ? split(section) : [section]) {
+        for (let at = 0; at < piece.text.length; ) {
+          const end = bpe.wordEnd(piece.text, at, piece.text.length);
+          encodeWord(piece, at, end, out);
+          at = end;
+        }
+      }
+    },
   };
+}
+
+/** Tokens that are bytes of text[from … to), with the range of the characters that their bytes are part of. */
+function pushByteSpans(
+  { text, starts, ends }: AlignedText,
+  from: number,
+  to: number,
+  ids: IdBuffer,
+  byteLengths: Int32Array,
+  out: TokenSink,
+): void {
+  /** By byte: the code unit at which its character starts. */
+  const units: number[] = [];
+  for (let at = from; at < to; ) {
+    const code = text.codePointAt(at) as number;
+    const numBytes = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    for (let i = 0; i < numBytes; i++) units.push(at);
+    at += code > 0xffff ? 2 : 1;
+  }
+  let byte = 0;
+  for (let i = 0; i < ids.length; i++) {
+    const id = ids.data[i];
+    const end = byte + byteLengths[id];
+    out.ids.push(id);
+    out.starts.push(starts?.[units[byte]] ?? 0);
+    out.ends.push(ends?.[units[end - 1]] ?? 0);
+    byte = end;
+  }
+}
+
+/** An encoder from its three parts. */
+export function pieceEncoder(model: PieceEncoder, split: SplitStep, normalize: Normalizer): SectionEncoder {
+  const sink: TokenSink = { ids: new IdBuffer(), starts: new IdBuffer(), ends: new IdBuffer() };
+  const encodePiece = (piece: string): TokenSink => {
+    sink.ids.length = sink.starts.length = sink.ends.length = 0;
+    model.encode(piece, sink);
+    return sink;
+  };
+  return {
+    normalize,
+    encode(text, start, end, isFirst, out) {
+      const section = { ...alignedText(text, start, end, false), isFirst };
+      for (const piece of split(section)) {
+        const { ids } = encodePiece(piece.text);
+        out.pushAll(ids.data, 0, ids.length);
+      }
+    },
+    encodeSpans(section, out) {
+      for (const { text, starts, ends } of split(section)) {
+        const tokens = encodePiece(text);
+        for (let i = 0; i < tokens.ids.length; i++) {
+          out.ids.push(tokens.ids.data[i]);
+          out.starts.push(starts?.[tokens.starts.data[i]] ?? 0);
+          out.ends.push(ends?.[tokens.ends.data[i] - 1] ?? 0);
+        }
+      }
+    },
+  };
+}
+
+function modelOf({ model, modelType, vocab, merges }: TokenizerFile): PieceEncoder {
+  const text = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined);
+  switch (modelType) {
+    case "Unigram": {
+      const scores = model.vocab as [string, number][];
+      const unknownId = typeof model.unk_id === "number" ? model.unk_id : undefined;
+      if (unknownId !== undefined && !(Number.isInteger(unknownId) && unknownId >= 0 && unknownId < scores.length))
+        throw new FormatError(`tokenizer.json: model.unk_id: expected an id below ${scores.length}, got ${show(unknownId)}`);
+      return new Unigram({ vocab: scores, byteFallback: model.byte_fallback === true, ...(unknownId !== undefined && { unknownId }) });
+    }
+    case "WordPiece": {
+      const maxCharacters = typeof model.max_input_chars_per_word === "number" ? model.max_input_chars_per_word : 100;
+      const continuation = text(model.continuing_subword_prefix) ?? "##";
+      return new WordPiece({ vocab, unknownToken: text(model.unk_token) ?? "[UNK]", continuation, maxCharacters });
+    }
+    case "WordLevel":
+      return new WordLevel(vocab, text(model.unk_token) ?? "<unk>");
+    default: {
+      const unknownId = vocab.get(text(model.unk_token) ?? "");
+      return new CharacterBpe({
+        vocab,
+        merges,
+        fuseUnknown: model.fuse_unk === true,
+        byteFallback: model.byte_fallback === true,
+        ignoreMerges: model.ignore_merges === true,
+        continuation: text(model.continuing_subword_prefix) ?? "",
+        wordEnd: text(model.end_of_word_suffix) ?? "",
+        ...(unknownId !== undefined && { unknownId }),
+      });
+    }
+  }
 }
 
 /** The scanner that a pre_tokenizer asks for, or undefined. */
@@ -55,90 +179,3 @@ export function preTokenizerKind(config: unknown): PreTokenizerKind | undefined 
 
 const isByteLevel = (config: unknown, useRegex: boolean): boolean =>
   isObject(config) && config.type === "ByteLevel" && config.add_prefix_space !== true && (config.use_regex ?? true) === useRegex;
-
-function simpleNormalizer(config: unknown): ((text: string) => string) | undefined {
-  if (config === null || config === undefined) return (text) => text;
-  if (!isObject(config)) return undefined;
-  if (config.type === "NFC") return (text) => text.normalize("NFC");
-  if (config.type !== "Sequence" || !Array.isArray(config.normalizers)) return undefined;
-  const parts = config.normalizers.map(simpleNormalizer);
-  if (!parts.every((part) => part !== undefined)) return undefined;
-  return (text) => parts.reduce((result, part) => part(result), text);
-}
-
-const loneSurrogates = /\p{Surrogate}/gu;
-
-/** The fields of the library's model that are used here. */
-interface LibraryModel {
-  tokens_to_ids: Map<string, number>;
-  unk_token_id?: number;
-  encode(tokens: string[]): string[];
-  _call(tokens: string[]): string[];
-}
-
-function makeLibraryEncoder(file: TokenizerFile): SectionEncoder {
-  let library: LibraryTokenizer;
-  try {
-    library = new LibraryTokenizer(forLibrary(file.json), {});
-  } catch (cause) {
-    throw new FormatError(`tokenizer.json: expected parts that @huggingface/tokenizers knows, got "${(cause as Error).message}"`, {
-      cause,
-      hint: "This kind of tokenizer is not supported yet.",
-    });
-  }
-  const { normalizer, pre_tokenizer: preTokenizer, decoder } = library;
-  const model = library.model as unknown as LibraryModel;
-  const ids = model.tokens_to_ids;
-  const unknown = model.unk_token_id;
-  const isUnigram = file.modelType === "Unigram";
-  const fallsBack = isUnigram && file.model.byte_fallback === true;
-
-  const pushUnigram = (pieces: string[], out: IdBuffer): void => {
-    let afterUnknown = false;
-    for (const piece of pieces) {
-      const id = ids.get(piece);
-      const bytes = id === undefined && fallsBack ? byteTokenIds(piece, ids) : undefined;
-      if (bytes !== undefined) out.pushAll(bytes);
-      else if (id !== undefined) out.push(id);
-      // Neighbouring unknown pieces are one unknown token.
-      else if (unknown !== undefined && !afterUnknown) out.push(unknown);
-      afterUnknown = id === undefined && bytes === undefined;
-    }
-  };
-  return {
-    normalize: (text) => (normalizer === null ? text : normalizer._call(text)),
-    encode(text, start, end, isFirst, out) {
-      const section = text.slice(start, end).replace(loneSurrogates, "\ufffd");
-      const words = preTokenizer === null ? [section] : preTokenizer._call(section, { section_index: isFirst ? 0 : 1 });
-      if (isUnigram) {
-        for (const word of words) pushUnigram(model.encode([word]), out);
-        return;
-      }
-      for (const token of model._call(words)) {
-        const id = ids.get(token) ?? unknown;
-        if (id !== undefined) out.push(id);
-      }
-    },
-    decodeTokens: (tokens) => (decoder === null ? tokens.join(" ") : decoder._call(tokens)),
-  };
-}
-
-/** The library insists on keys that may be left out. Added tokens and the frame are ours. */
-const forLibrary = (json: JsonObject): JsonObject => ({
-  ...json,
-  normalizer: json.normalizer ?? null,
-  pre_tokenizer: json.pre_tokenizer ?? null,
-  post_processor: null,
-  decoder: json.decoder ?? null,
-  added_tokens: [],
-});
-
-function byteTokenIds(piece: string, ids: ReadonlyMap<string, number>): number[] | undefined {
-  const found: number[] = [];
-  for (const byte of new TextEncoder().encode(piece)) {
-    const id = ids.get(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
-    if (id === undefined) return undefined;
-    found.push(id);
-  }
-  return found;
-}

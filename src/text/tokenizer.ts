@@ -9,6 +9,26 @@ export interface EncodeOptions {
   parseSpecialTokens?: boolean;
 }
 
+export interface DetailedEncodeOptions extends EncodeOptions {
+  /** A second text, joined with the first by the tokenizer's template. */
+  pair?: string;
+}
+
+/** Tokens with where they came from. N tokens. */
+export interface Encoding {
+  /** [N] */
+  ids: Int32Array<ArrayBuffer>;
+  /**
+   * [N, 2]: the range [start, end) of each token in its text, in UTF-16 code units (`text.slice(start, end)`). Tokens that the template
+   * adds have [0, 0); bytes of one character have the range of the character.
+   */
+  offsets: Int32Array<ArrayBuffer>;
+  /** [N]: the template's number for the text that a token belongs to, mostly 0 for the first text and 1 for the second. */
+  typeIds: Uint8Array<ArrayBuffer>;
+  /** [N]: 1 for tokens that the template adds. */
+  specialMask: Uint8Array<ArrayBuffer>;
+}
+
 export interface DecodeOptions {
   /** Leave special tokens out of the text. Default true. */
   skipSpecialTokens?: boolean;
@@ -27,6 +47,8 @@ export interface SpecialIds {
 export interface Tokenizer {
   /** Lone surrogates in `text` are encoded as U+FFFD. */
   encode(text: string, options?: EncodeOptions): Int32Array<ArrayBuffer>;
+  /** The same ids with their places in the text, and with a second text where there is one. Slower than {@link encode}. */
+  encodeWithOffsets(text: string, options?: DetailedEncodeOptions): Encoding;
   /** Ids that the tokenizer does not know (a model's padded vocabulary) are skipped; broken UTF-8 becomes U+FFFD. */
   decode(ids: ArrayLike<number>, options?: DecodeOptions): string;
   /** Decodes token by token; see {@link StreamDecoder}. */

@@ -74,6 +74,8 @@ const otherId = (list: number[], at = 0): void => {
 interface Source {
   /** Writes unaltered files below `root`. */
   write(): void;
+  /** Other kinds that have cases in the same files. */
+  alsoPass?: readonly string[];
   /** Ways to spoil them; each must make at least one case of the kind fail. */
   alterations: Record<string, () => void>;
 }
@@ -112,10 +114,11 @@ function tokenizerSource(name: string): Source {
         file.cases.length = 30;
       })();
     },
+    alsoPass: ["models/tokenizers/offsets", "models/tokenizers/pairs"],
     alterations: {
-      "a vocabulary entry": alterJson(`${path}/tokenizer.json`, (file) => {
-        const [first, second] = Object.keys(file.model.vocab).slice(-2);
-        const { vocab } = file.model;
+      "a vocabulary entry": alterJson(`${path}/tokenizer.json`, ({ model: { vocab } }) => {
+        // The scores of a frequent and of a rare token, or the ids of two tokens.
+        const [first, second] = Array.isArray(vocab) ? [10, 200] : Object.keys(vocab).slice(-2);
         [vocab[first], vocab[second]] = [vocab[second], vocab[first]];
       }),
     },
@@ -187,6 +190,31 @@ const sources: Record<string, Source> = {
     },
   },
   "models/tokenizers/byte-fallback-bpe": tokenizerSource("llama2-bytefallback"),
+  "models/tokenizers/unigram-nmt": tokenizerSource("unigram-metaspace"),
+  "models/tokenizers/unigram-charsmap": tokenizerSource("unigram-spm"),
+  "models/tokenizers/unigram-byte-fallback": tokenizerSource("unigram-bytefallback"),
+  "models/tokenizers/offsets": {
+    ...tokenizerSource("gpt2-bytelevel"),
+    alsoPass: ["models/tokenizers/byte-level-bpe", "models/tokenizers/pairs"],
+    alterations: {
+      "an offset": alterJson(tokenizerPath, ({ cases }) => {
+        cases[5].offsets[1][1]++;
+      }),
+      "a mark of a special token": alterJson(tokenizerPath, ({ cases }) => {
+        cases[5].specialMask[0] = 1;
+      }),
+    },
+  },
+  "models/tokenizers/pairs": {
+    ...tokenizerSource("gpt2-bytelevel"),
+    alsoPass: ["models/tokenizers/byte-level-bpe", "models/tokenizers/offsets"],
+    alterations: {
+      "an id of a pair": alterJson(tokenizerPath, ({ pairs }) => otherId(pairs[0].ids)),
+      "a type of a pair": alterJson(tokenizerPath, ({ pairs }) => {
+        pairs[0].typeIds[0] = 1;
+      }),
+    },
+  },
   "models/checkpoints/gpt2": {
     write: () => cpSync(here("./checkpoints/gpt2-prefixed"), join(root, checkpointPath), { recursive: true }),
     alterations: {
@@ -249,13 +277,15 @@ const sources: Record<string, Source> = {
   },
 };
 
-describe.each(Object.entries(sources))("%s", (kind, { write, alterations }) => {
+describe.each(Object.entries(sources))("%s", (kind, { write, alsoPass = [], alterations }) => {
   test("passes unaltered", async () => {
     write();
     const { passed, failures, results } = await run();
     expect(failures).toEqual([]);
     expect(passed).toBeGreaterThan(0);
-    expect(new Set(results.filter(({ status }) => status === "passed").map((result) => result.kind))).toEqual(new Set([kind]));
+    expect(new Set(results.filter(({ status }) => status === "passed").map((result) => result.kind))).toEqual(
+      new Set([kind, ...alsoPass]),
+    );
   });
 
   test.each(Object.entries(alterations))("fails after altering %s", async (_, alter) => {
@@ -302,7 +332,7 @@ describe("models/speculative, whose kinds read each other's folders", () => {
 
 test("every covered kind has an altered copy above, save those of which no copy is kept", () => {
   const withoutCopy = ["models/checkpoints/llama", "models/checkpoints/qwen2", "models/checkpoints/qwen3"];
-  const withoutAlteration = ["models/tokenizers/unigram", "models/tokenizers/unigram-byte-fallback"];
+  const withoutAlteration = ["models/tokenizers/unigram"];
   const covered = [...readCoverage()].filter(([, { covered }]) => covered).map(([kind]) => kind);
   const known = [...Object.keys(sources), ...withoutCopy, ...withoutAlteration];
   // rl-core.test.ts does the same for some, the test above for others.
