@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { main as generateStories } from "../examples/generate-stories.ts";
+import { main as gridWorld } from "../examples/grid-world.ts";
 import { main as linearRegression } from "../examples/linear-regression.ts";
 import { main as ownModel } from "../examples/own-model.ts";
 import { main as ownOperator } from "../examples/own-operator.ts";
@@ -74,4 +75,13 @@ test("stories260K writes what the reference implementation writes", async () => 
 test("the list of examples is complete", () => {
   const listed = readFileSync("examples/README.md", "utf8");
   for (const file of readdirSync("examples").filter((name) => name.endsWith(".ts"))) expect(listed).toContain(`(${file})`);
+});
+
+test("policy gradients, exact and sampled, find the way through a grid world", () => {
+  const picture = join(folder, "grid-world.svg");
+  const { best, exact, plain, baseline } = gridWorld({ picture, print });
+  expect(exact).toBeGreaterThan(best - 0.05);
+  expect(baseline).toBeGreaterThan(best - 0.1);
+  expect(plain).toBeLessThan(baseline);
+  expect(readFileSync(picture, "utf8")).toContain("<line");
 });

@@ -28,6 +28,38 @@ export {
   rewardAdvantages,
 } from "./core/reward-advantages.ts";
 export { maskedMoments, type WhitenOptions, whiten } from "./core/whitening.ts";
+export { drawPolicy, drawValues, type GridWorld, type GridWorldOptions, gridActions, gridWorld } from "./tabular/grid-world.ts";
+export {
+  actionValues,
+  averageReward,
+  averageValue,
+  discountedVisits,
+  type MdpDescription,
+  softmaxPolicy,
+  startValue,
+  stateValues,
+  stationaryDistribution,
+  type TabularMdp,
+  type TabularPolicy,
+  tabularMdp,
+  valueIteration,
+} from "./tabular/mdp.ts";
+export {
+  averageRewardGradient,
+  averageValueGradient,
+  discountedApproximation,
+  gradientOf,
+  optimalBaseline,
+  startValueGradient,
+} from "./tabular/policy-gradient.ts";
+export {
+  type ActorCriticOptions,
+  actorCritic,
+  addReinforceGradient,
+  type ReinforceOptions,
+  sampleEpisode,
+  type TabularEpisode,
+} from "./tabular/sampled.ts";
 export { type GroupPolicyData, type GroupPolicyHooks, GroupPolicyTrainer } from "./text/group-policy.ts";
 export { namedReward, namedRewardUsages } from "./text/named-rewards.ts";
 export { type GroupPolicyOptions, type GroupPolicySettings, groupPolicySchema, ignoredSettings } from "./text/options.ts";
