@@ -1,0 +1,67 @@
+// One text, plain or with a drafter, and how long its steps took: the prompt and the step that gave the first token do not count, because
+// reading a prompt costs the same with every drafter.
+import type { Drafter } from "../../decode/drafter.ts";
+import { type FinishEvent, type GenerationRequest, generate } from "../../decode/generate.ts";
+import type { DecoderRunner } from "../../decode/runner.ts";
+import type { SpeculationSummary } from "../../decode/speculation-metrics.ts";
+import type { Verifier } from "../../decode/verifiers/verifier.ts";
+
+export interface Measured {
+  readonly ids: readonly number[];
+  /** Tokens after the first step, and the seconds that they took. */
+  readonly tokens: number;
+  readonly seconds: number;
+  readonly speculation: SpeculationSummary | undefined;
+}
+
+export interface MeasureSetup {
+  drafter?: Drafter;
+  verifier?: Verifier;
+  signal?: AbortSignal;
+}
+
+export async function measureText(runner: DecoderRunner, request: GenerationRequest, setup: MeasureSetup = {}): Promise<Measured> {
+  let firstStep = 1;
+  let steps = 0;
+  let startedAt = 0;
+  let seen = 0;
+  let finish: FinishEvent | undefined;
+  const onStep = ({ numAccepted }: { numAccepted: number }): void => {
+    if (steps++ === 0) firstStep = numAccepted + 1;
+  };
+  for await (const event of generate(runner, [request], { ...setup, onStep })) {
+    if (event.kind === "finish") finish = event;
+    else if (++seen === firstStep) startedAt = performance.now();
+  }
+  const seconds = startedAt === 0 ? 0 : (performance.now() - startedAt) / 1000;
+  const ids = (finish as FinishEvent).ids;
+  return { ids, tokens: Math.max(0, ids.length - firstStep), seconds, speculation: (finish as FinishEvent).speculation };
+}
+
+/** Where a text first differs from the plain one, and how near the two tokens were for the model. */
+export interface Difference {
+  readonly position: number;
+  /** Logit of the plain text's token less that of the other: 0 is a tie. */
+  readonly logitGap: number;
+  /** Both tokens are as probable within the rounding of the products. */
+  readonly isTie: boolean;
+}
+
+/** Logits that differ by less come from products of another size. */
+const tieTolerance = 2e-3;
+
+/** @param plain greedy ids after the prompt. */
+export function compareTexts(
+  runner: DecoderRunner,
+  prompt: ArrayLike<number>,
+  plain: readonly number[],
+  other: readonly number[],
+): Difference | undefined {
+  let position = 0;
+  while (position < plain.length && plain[position] === other[position]) position++;
+  if (position === plain.length && plain.length === other.length) return undefined;
+  runner.reset(0);
+  const logits = runner.append(0, [...Array.from(prompt), ...plain.slice(0, position)]);
+  const logitGap = (logits[plain[position]] ?? Number.NaN) - (logits[other[position]] ?? Number.NaN);
+  return { position, logitGap, isTie: Math.abs(logitGap) <= tieTolerance };
+}
