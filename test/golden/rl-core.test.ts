@@ -20,7 +20,8 @@ async function run(path: string): Promise<CaseResult[]> {
 }
 
 const files = ["estimators.json", "policy_losses_verl.json", "preference.json", "policy_extras_verl.json"];
-const isOurs = (kind: string): boolean => /^rl\/(estimators|policy_|preference)/.test(kind);
+const isOurs = (kind: string): boolean =>
+  /^rl\/(estimators\/(groupAdvantages|trlGroupAdvantages|trlRloo|processSupervision|whitening)|policy_|preference)/.test(kind);
 
 test.each(files)("%s", async (file) => {
   const results = await run(join(folder, file));

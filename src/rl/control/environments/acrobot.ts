@@ -19,6 +19,21 @@ const inertia2 = 1;
 const maxVelocity1 = 4 * Math.PI;
 const maxVelocity2 = 9 * Math.PI;
 
+/** In SI units; `linkComPos` is the place of a link's centre of mass. */
+export const acrobotConstants = {
+  dt,
+  linkLength1: length1,
+  linkLength2: 1,
+  linkMass1: mass1,
+  linkMass2: mass2,
+  linkComPos1: center1,
+  linkComPos2: center2,
+  linkMoi: inertia1,
+  maxVel1: maxVelocity1,
+  maxVel2: maxVelocity2,
+  availableTorque: [-1, 0, 1],
+} as const;
+
 export const acrobotSchema = z.object({
   dynamics: z.enum(["book", "nips"]).default("book").describe("Equations of Sutton and Barto's book, or of the 1996 paper"),
   torqueNoise: z.number().min(0).default(0).describe("Half width of uniform noise on the torque"),

@@ -18,6 +18,18 @@ const tau = 0.02;
 const angleLimit = (12 * 2 * Math.PI) / 360;
 const positionLimit = 2.4;
 
+/** In SI units; `length` is half of the pole. */
+export const cartPoleConstants = {
+  gravity,
+  massCart,
+  massPole,
+  length,
+  forceMag: force,
+  tau,
+  thetaThreshold: angleLimit,
+  xThreshold: positionLimit,
+} as const;
+
 export const cartPoleSchema = z.object({
   suttonBartoReward: z.boolean().default(false).describe("Reward 0 for each step and -1 for the fall, instead of 1 for each step"),
   integrator: z.enum(["euler", "semi-implicit-euler"]).default("euler").describe("How the equations of motion are stepped"),

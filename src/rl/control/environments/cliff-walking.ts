@@ -13,7 +13,7 @@ export const cliffWalkingSchema = z.object({
   isSlippery: z.boolean().default(false).describe("Whether a move goes to either side as often as where it was meant to"),
 });
 
-/** Actions: 0 up, 1 right, 2 down, 3 left. */
+export const cliffWalkingActions = ["up", "right", "down", "left"] as const;
 const moves = [
   [-1, 0],
   [0, 1],

@@ -29,7 +29,7 @@ export const frozenLakeSchema = z.object({
   rewardSchedule: z.tuple([z.number(), z.number(), z.number()]).default([1, 0, 0]).describe("Rewards of the goal, a hole, and ice"),
 });
 
-/** Actions: 0 left, 1 down, 2 right, 3 up. */
+export const frozenLakeActions = ["left", "down", "right", "up"] as const;
 const moves = [
   [0, -1],
   [1, 0],

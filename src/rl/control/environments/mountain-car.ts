@@ -11,6 +11,21 @@ const maxPosition = 0.6;
 const maxSpeed = 0.07;
 const gravity = 0.0025;
 
+const force = 0.001;
+const goalPosition = 0.5;
+const power = 0.0015;
+const continuousGoalPosition = 0.45;
+
+const shared = { minPosition, maxPosition, maxSpeed, goalVelocity: 0 };
+export const mountainCarConstants = { ...shared, goalPosition, force, gravity } as const;
+export const mountainCarContinuousConstants = {
+  ...shared,
+  goalPosition: continuousGoalPosition,
+  power,
+  minAction: -1,
+  maxAction: 1,
+} as const;
+
 export const mountainCarSchema = z.object({
   goalVelocity: z.number().default(0).describe("Least velocity at the goal for it to count"),
 });
@@ -89,10 +104,10 @@ abstract class HillCar<Action extends number | ArrayLike<number>> extends Native
 /** State and observation: position and velocity. Actions: 0 left, 1 none, 2 right. Reward −1 for each step. */
 export class MountainCar extends HillCar<number> {
   readonly actionSpace = Discrete(3);
-  protected readonly goalPosition = 0.5;
+  protected readonly goalPosition = goalPosition;
 
   step(action: number): { observation: Float32Array; reward: number; terminated: boolean; truncated: boolean } {
-    this.roll((this.choice(action, 3) - 1) * 0.001);
+    this.roll((this.choice(action, 3) - 1) * force);
     this.result.reward = -1;
     return this.result;
   }
@@ -101,12 +116,12 @@ export class MountainCar extends HillCar<number> {
 /** As {@link MountainCar} with a force, cut to [−1, 1]. Reward 100 at the goal, minus a tenth of the square of the action as it was given. */
 export class MountainCarContinuous extends HillCar<ArrayLike<number>> {
   readonly actionSpace = Box(-1, 1, [1]);
-  protected readonly goalPosition = 0.45;
+  protected readonly goalPosition = continuousGoalPosition;
 
   step(action: ArrayLike<number>): { observation: Float32Array; reward: number; terminated: boolean; truncated: boolean } {
-    const force = this.scalar(action);
-    this.roll(Math.min(Math.max(force, -1), 1) * 0.0015);
-    this.result.reward = (this.result.terminated ? 100 : 0) - force * force * 0.1;
+    const push = this.scalar(action);
+    this.roll(Math.min(Math.max(push, -1), 1) * power);
+    this.result.reward = (this.result.terminated ? 100 : 0) - push * push * 0.1;
     return this.result;
   }
 }

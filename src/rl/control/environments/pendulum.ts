@@ -12,6 +12,9 @@ const dt = 0.05;
 const mass = 1;
 const length = 1;
 
+/** In SI units. */
+export const pendulumConstants = { maxSpeed, maxTorque, dt, g: 10, m: mass, l: length } as const;
+
 export const pendulumSchema = z.object({
   g: z.number().default(10).describe("Acceleration of gravity, m/s²"),
 });

@@ -7,8 +7,9 @@ import { settingsOf } from "./native-environment.ts";
 import { gridCell, type Outcome, TabularEnvironment, type TransitionTable } from "./transition-table.ts";
 
 /** A colon between two cells can be passed, a bar cannot. */
-const map = ["|R: | : :G|", "| : | : : |", "| : : : : |", "| | : | : |", "|Y| : |B: |"];
-const places = [
+export const taxiMap = ["|R: | : :G|", "| : | : : |", "| : : : : |", "| | : | : |", "|Y| : |B: |"];
+/** Row and column of R, G, Y and B. */
+export const taxiPlaces = [
   [0, 0],
   [0, 4],
   [4, 0],
@@ -60,12 +61,12 @@ export const decodeTaxi = (state: number): Cab => ({
   destination: state % 4,
 });
 
-const placeAt = (row: number, column: number): number => places.findIndex(([r, c]) => r === row && c === column);
+const placeAt = (row: number, column: number): number => taxiPlaces.findIndex(([r, c]) => r === row && c === column);
 
 function canMove(row: number, column: number, direction: number): boolean {
   if (direction === 0) return row < 4;
   if (direction === 1) return row > 0;
-  return map[row][2 * column + (direction === 2 ? 2 : 0)] === ":";
+  return taxiMap[row][2 * column + (direction === 2 ? 2 : 0)] === ":";
 }
 
 /** Observation: ((row × 5 + column) × 5 + passenger) × 4 + destination. Reward −1 a step, 20 for arriving, −10 for a wrong pick-up or drop-off. */
@@ -124,7 +125,7 @@ export class Taxi extends TabularEnvironment {
     const { row, column, passenger, destination } = decodeTaxi(this.state);
     const { size, corner } = gridCell(5, 5);
     const shapes: Shape[] = [rectangle([0, 0], 1, 1, "surface")];
-    for (const [place, [r, c]] of places.entries()) {
+    for (const [place, [r, c]] of taxiPlaces.entries()) {
       const [x, y] = corner(r, c);
       if (place === destination) shapes.push(rectangle([x, y], size, size, "good"));
       shapes.push(text([x + size / 2, y + size / 2], "RGYB"[place], place === passenger ? "accent" : "muted", size * 0.5));
@@ -137,7 +138,7 @@ export class Taxi extends TabularEnvironment {
     const [x, y] = corner(row, column);
     shapes.push(rectangle([x + size * 0.2, y + size * 0.25], size * 0.6, size * 0.5, passenger === inTaxi ? "accent" : "ink"));
     if (passenger !== inTaxi) {
-      const [placeRow, placeColumn] = places[passenger];
+      const [placeRow, placeColumn] = taxiPlaces[passenger];
       const [px, py] = corner(placeRow, placeColumn);
       shapes.push(circle([px + size * 0.8, py + size * 0.2], size * 0.1, "accent"));
     }
