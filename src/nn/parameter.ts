@@ -5,6 +5,7 @@ import type { FlatBuffer } from "../runtime/flat.ts";
 import { streamId } from "../runtime/rng.ts";
 import { fillNormal, fillTruncatedNormal, fillUniform } from "../runtime/rng-fill.ts";
 import { flatten, type Tree } from "../tensor/tree.ts";
+import { fillOrthogonal } from "./orthogonal.ts";
 
 export type Initializer =
   | { readonly kind: "zeros" }
@@ -14,7 +15,9 @@ export type Initializer =
   /** Normal, redrawn beyond `bound` standard deviations (default 3). */
   | { readonly kind: "truncatedNormal"; readonly std: number; readonly bound?: number }
   /** Uniform in ±limit. */
-  | { readonly kind: "uniform"; readonly limit: number };
+  | { readonly kind: "uniform"; readonly limit: number }
+  /** `gain` times orthonormal rows or columns, whichever are fewer. */
+  | { readonly kind: "orthogonal"; readonly gain: number };
 
 /** Rows of a fused matrix that belong to one named matrix, such as `query` of `qkv`. */
 export interface ParameterPart {
@@ -65,13 +68,14 @@ export function initializeParameters<T>(specs: T, flat: FlatBuffer<T>, seed: num
     let row = 0;
     for (const part of spec.parts ?? [{ name: "", rows: spec.shape[0] ?? 1 }]) {
       const target = (leaf.data as Float32Array | Float64Array).subarray(row * rowLength, (row + part.rows) * rowLength);
-      fill(target, part.initializer ?? spec.initializer, { seed, stream: streamId(part.name ? `${path}.${part.name}` : path) });
+      const key = { seed, stream: streamId(part.name ? `${path}.${part.name}` : path) };
+      fill(target, part.rows, part.initializer ?? spec.initializer, key);
       row += part.rows;
     }
   }
 }
 
-function fill(target: Float32Array | Float64Array, initializer: Initializer, key: { seed: number; stream: number }): void {
+function fill(target: Float32Array | Float64Array, rows: number, initializer: Initializer, key: { seed: number; stream: number }): void {
   switch (initializer.kind) {
     case "zeros":
       target.fill(0);
@@ -92,6 +96,9 @@ function fill(target: Float32Array | Float64Array, initializer: Initializer, key
     }
     case "uniform":
       fillUniform(target, -initializer.limit, initializer.limit, key);
+      break;
+    case "orthogonal":
+      fillOrthogonal(target, rows, initializer.gain, key);
       break;
   }
 }

@@ -82,6 +82,8 @@ export interface PolicyLossInputs {
   entropyWeights?: Tensor;
   /** Constant factors of the policy term (truncated importance weights of the sampler, high-entropy masks). */
   factors?: Tensor;
+  /** Scalar: takes the place of `low` and `high` of the clip kind `ppo`, for clip ranges that change from update to update. */
+  clipRange?: Tensor;
 }
 
 export interface PolicyLoss {
@@ -162,7 +164,7 @@ function bounded(logRatio: Tensor, bound: number, level: RatioLevel): Tensor {
 function clipTerm(
   clip: ClipOptions,
   ratio: Tensor,
-  { logProbs, advantages }: PolicyLossInputs,
+  { logProbs, advantages, clipRange }: PolicyLossInputs,
 ): { loss: Tensor; low?: Tensor; high?: Tensor } {
   switch (clip.kind) {
     case "log-prob":
@@ -170,8 +172,8 @@ function clipTerm(
     case "none":
       return { loss: neg(mul(ratio, advantages)) };
     case "ppo": {
-      const [low, high] = [1 - clip.low, 1 + clip.high];
-      const surrogate = minimum(mul(ratio, advantages), mul(clamp(ratio, low, high), advantages));
+      const [low, high] = clipRange ? [sub(1, clipRange), add(1, clipRange)] : [1 - clip.low, 1 + clip.high];
+      const surrogate = minimum(mul(ratio, advantages), mul(minimum(maximum(ratio, low), high), advantages));
       const flags = { low: less(ratio, low), high: greater(ratio, high) };
       if (clip.dual === undefined) return { loss: neg(surrogate), ...flags };
       const dual = maximum(surrogate, mul(advantages, clip.dual));
