@@ -3,11 +3,13 @@ import { Argument } from "commander";
 import type { Command } from "./command.ts";
 import { kebabCase, parserOf } from "./flags.ts";
 import type { Output } from "./io.ts";
+import { createPhrase } from "./phrase.ts";
 import type { CommandEntry } from "./registry.ts";
 
 /** `--help` of one command: usage, arguments, options by group with defaults, presets, examples. */
 export function commandHelp(command: Command, output: Output, program = "longwave"): string {
   const { parser } = parserOf(command);
+  const phrase = createPhrase({ options: command.options, program });
   for (const option of command.positionals) {
     const name = kebabCase(option.name) + (option.types.includes("list") ? "..." : "");
     const isEmpty = option.defaultValue === undefined || (Array.isArray(option.defaultValue) && option.defaultValue.length === 0);
@@ -22,6 +24,7 @@ export function commandHelp(command: Command, output: Output, program = "longwav
       styleTitle: (title) => colors.bold(title),
       styleOptionTerm: (term) => colors.cyan(term),
       styleArgumentTerm: (term) => colors.cyan(term),
+      optionDescription: ({ description }) => phrase(description),
     })
     .helpInformation();
   const examples = command.examples.map(({ command: line, note }) => `  ${colors.dim(`# ${note}`)}\n  ${program} ${line}`);
