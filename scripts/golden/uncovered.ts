@@ -29,8 +29,7 @@ export function placeholders(folder: Folder, unclaimed: ReadonlySet<string>): Pl
     const kind = folderKind(folder);
     if (kind) return [{ files: free, kinds: [kind] }];
   }
-  const gguf = ggufPlaceholders(folder, free);
-  return [...gguf, ...free.flatMap((name) => filePlaceholder(folder, name) ?? [])];
+  return free.flatMap((name) => filePlaceholder(folder, name) ?? []);
 }
 
 /** Folders that are one case. */
@@ -39,16 +38,6 @@ function folderKind(folder: Folder): string | undefined {
   if ("conversations" in expected && "cases" in expected) return "models/chat-templates";
   if (folder.parentName === "speculative") return `models/speculative/${folder.name}`;
   return undefined;
-}
-
-function ggufPlaceholders(folder: Folder, free: readonly string[]): Placeholder[] {
-  const isGguf = (name: string): boolean => /\.gguf$|\.(config|expected|dequantised)\.(json|safetensors)$/.test(name);
-  const stems = new Set(free.filter((name) => name.endsWith(".expected.json")).map((name) => name.slice(0, name.indexOf("."))));
-  const stemOf = (name: string): string => name.split(/[-.]/)[0];
-  return [...stems].map((stem) => ({
-    files: free.filter((name) => isGguf(name) && stemOf(name) === stem),
-    kinds: [`models/gguf/${"keyValues" in (folder.peek(`${stem}.expected.json`) ?? {}) ? "types" : "models"}`],
-  }));
 }
 
 function filePlaceholder(folder: Folder, name: string): Placeholder | undefined {

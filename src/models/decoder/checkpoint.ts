@@ -1,25 +1,28 @@
-// Decoder checkpoints as Hugging Face has them: config.json and model.safetensors (or a llama2.c file) to one flat buffer, and back.
+// Decoder checkpoints as Hugging Face has them: config.json and model.safetensors (or a GGUF or llama2.c file) to one flat buffer, and back.
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { FormatError, invariant, nearest } from "../../base/errors.ts";
+import { isDeepStrictEqual } from "node:util";
+import { FormatError, invariant, nearest, UsageError } from "../../base/errors.ts";
+import { openGguf } from "../../formats/gguf.ts";
 import { type HfConfig, readHfConfig, writeHfConfig } from "../../formats/hf-config.ts";
 import { llama2cToHfConfig, openLlama2c } from "../../formats/llama2c.ts";
 import { openSafetensors } from "../../formats/safetensors.ts";
-import { writeSafetensors } from "../../formats/safetensors-write.ts";
+import { SafetensorsWriter } from "../../formats/safetensors-write.ts";
 import type { TensorSource } from "../../formats/tensor-source.ts";
 import { decayGroup, type ParameterSpec } from "../../nn/parameter.ts";
-import { allocate, type TensorBuffer, viewOf } from "../../runtime/buffer.ts";
+import type { TensorBuffer } from "../../runtime/buffer.ts";
 import { allocateFlat, type FlatBuffer, layoutOf } from "../../runtime/flat.ts";
 import { flatten } from "../../tensor/tree.ts";
 import { type DecoderConfig, decoderConfig } from "./config.ts";
+import { families } from "./families/all.ts";
 import type { Family, KeyMapping } from "./families/family.ts";
-import { gpt2 } from "./families/gpt2.ts";
-import { llama, qwen2, qwen3 } from "./families/llama.ts";
 import { native } from "./families/native.ts";
+import { ggufCheckpoint } from "./gguf.ts";
+import { ggufHfConfig } from "./gguf-config.ts";
+import { readMapped, Scratch, storedTensor } from "./mapping.ts";
 import { type DecoderParameters, decoderParameters } from "./parameters.ts";
 
-/** In the order in which a configuration is offered to them for writing. */
-export const families: readonly Family[] = [llama, gpt2, qwen2, qwen3, native];
+export { families };
 
 export interface LoadedDecoder {
   readonly config: DecoderConfig;
@@ -27,6 +30,8 @@ export interface LoadedDecoder {
   readonly hfConfig: HfConfig;
   readonly specs: DecoderParameters<ParameterSpec>;
   readonly parameters: FlatBuffer<DecoderParameters<ParameterSpec>>;
+  /** What the file puts before every key: saved again, keys have it too. */
+  readonly prefix: string;
   /** Tensors of the file that have no place in the model. */
   readonly unused: readonly string[];
 }
@@ -42,7 +47,8 @@ const groupOf = (path: string, leaf: unknown): string =>
   path === "embedding.tokens" || path === "head.weight" ? "embedding" : decayGroup(path, leaf);
 
 /**
- * Loads a checkpoint folder (config.json and safetensors, possibly sharded) or a llama2.c `.bin` file. Weights of any float type become f32.
+ * Loads a checkpoint folder (config.json and safetensors, possibly sharded), a GGUF file or a llama2.c `.bin` file. Weights of any float or
+ * quantised type become f32.
  * @throws FormatError naming what is missing, unknown or of the wrong shape.
  */
 export function loadDecoder(path: string): LoadedDecoder {
@@ -50,8 +56,13 @@ export function loadDecoder(path: string): LoadedDecoder {
   if (!status)
     throw new FormatError(`${path}: expected a checkpoint folder or a model file, got nothing there`, { hint: "Check the path." });
   if (!status.isDirectory()) {
+    if (path.endsWith(".gguf")) {
+      using file = openGguf(path);
+      const hfConfig = ggufHfConfig(file);
+      return fill(ggufCheckpoint(file, hfConfig), hfConfig, path);
+    }
     if (!path.endsWith(".bin"))
-      throw new FormatError(`${path}: expected a checkpoint folder or a llama2.c .bin file, got another file`, {
+      throw new FormatError(`${path}: expected a checkpoint folder, a .gguf file or a llama2.c .bin file, got another file`, {
         hint: "Name the folder that holds config.json.",
       });
     using source = openLlama2c(path);
@@ -81,10 +92,38 @@ export function familyOf(hfConfig: HfConfig): Family {
 
 function fill(source: TensorSource, hfConfig: HfConfig, label: string): LoadedDecoder {
   const family = familyOf(hfConfig);
-  const config = decoderConfig(family.read(hfConfig));
-  const prefix = family.optionalPrefix ?? "";
-  const prefixed = prefix !== "" && [...source.entries.keys()].some((key) => key.startsWith(prefix));
-  const nameOf = ({ key }: KeyMapping): string => (prefixed ? prefix + key : key);
+  const stated = decoderConfig(family.read(hfConfig));
+  const prefix = prefixOf(source, family);
+  // A file without an output matrix of its own means the embedding, whatever its config.json says or forgets to say.
+  const hasHead = family.keys(stated).every(({ path, key }) => path !== "head.weight" || source.entries.has(nameIn(prefix, key)));
+  const decoder = allocateDecoder(hasHead ? stated : { ...stated, tieEmbeddings: true });
+  const unused = fillLeaves(source, hfConfig, decoder, decoder.parameters.leaves, label);
+  return { ...decoder, hfConfig, prefix, unused };
+}
+
+/** The output matrix stands beside the model that the prefix names. */
+const nameIn = (prefix: string, key: string): string => (key === "lm_head.weight" ? key : prefix + key);
+
+/** What this file puts before every key. */
+function prefixOf(source: TensorSource, { optionalPrefix = "" }: Family): string {
+  return optionalPrefix !== "" && [...source.entries.keys()].some((key) => key.startsWith(optionalPrefix)) ? optionalPrefix : "";
+}
+
+/**
+ * Reads those parameters that `leaves` has memory for, by path.
+ * @returns tensors of the file that have no place in the model.
+ * @throws FormatError naming what is missing, unknown or of the wrong shape.
+ */
+export function fillLeaves(
+  source: TensorSource,
+  hfConfig: HfConfig,
+  { config, specs }: Pick<LoadedDecoder, "config" | "specs">,
+  leaves: ReadonlyMap<string, TensorBuffer>,
+  label: string,
+): string[] {
+  const family = familyOf(hfConfig);
+  const prefix = prefixOf(source, family);
+  const nameOf = ({ key }: KeyMapping): string => nameIn(prefix, key);
   const keys = family.keys(config);
   const missing = keys.filter((mapping) => !source.entries.has(nameOf(mapping))).map(nameOf);
   if (missing.length > 0) {
@@ -93,54 +132,24 @@ function fill(source: TensorSource, hfConfig: HfConfig, label: string): LoadedDe
       hint: `The file does not match its config.json (${family.modelType}).`,
     });
   }
-  const decoder = allocateDecoder(config);
+  const scratch = new Scratch();
   for (const mapping of keys) {
-    const slot = slotOf(decoder.specs, decoder.parameters, mapping);
-    if (!mapping.transposed) source.readInto(nameOf(mapping), slot);
-    else {
-      const [out, inner] = slot.shape;
-      const stored = allocate("f32", [inner, out]);
-      source.readInto(nameOf(mapping), stored);
-      transposeInto(stored, slot);
-    }
+    const leaf = leaves.get(mapping.path);
+    if (leaf) readMapped(source, nameOf(mapping), mapping, leaf, specOf(specs, mapping.path), scratch);
   }
   const used = new Set(keys.map(nameOf));
-  const unused = [...source.entries.keys()].filter((key) => !used.has(key) && !family.ignored?.test(key));
-  return { ...decoder, hfConfig, unused };
-}
-
-/** The memory of a whole parameter or of one of its parts. */
-function slotOf(specs: DecoderParameters<ParameterSpec>, parameters: FlatBuffer<unknown>, { path, part }: KeyMapping): TensorBuffer {
-  const leaf = parameters.leaves.get(path);
-  invariant(leaf, `no parameter "${path}"`);
-  if (part === undefined) return leaf;
-  const spec = specsByPath(specs).get(path);
-  let row = 0;
-  for (const { name, rows } of spec?.parts ?? []) {
-    if (name === part) {
-      const rowLength = leaf.shape.slice(1).reduce((product, dim) => product * dim, 1);
-      return viewOf(leaf, [rows, ...leaf.shape.slice(1)], row * rowLength);
-    }
-    row += rows;
-  }
-  throw new FormatError(`no part "${part}" of parameter "${path}"`);
+  const means = (key: string): boolean => !family.ignored?.test(key) && !family.ignores?.(key, config);
+  return [...source.entries.keys()].filter((key) => !used.has(key) && means(key));
 }
 
 const pathCache = new WeakMap<object, Map<string, ParameterSpec>>();
-function specsByPath(specs: DecoderParameters<ParameterSpec>): Map<string, ParameterSpec> {
-  let map = pathCache.get(specs);
-  if (!map) {
-    map = new Map(flatten<ParameterSpec>(specs as never));
-    pathCache.set(specs, map);
-  }
-  return map;
-}
-
-/** target [m, n] = source [n, m] transposed. */
-function transposeInto(source: TensorBuffer, target: TensorBuffer): void {
-  const [rows, columns] = target.shape;
-  const [from, to] = [source.data as Float32Array, target.data as Float32Array];
-  for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) to[i * columns + j] = from[j * rows + i];
+/** The specification of a parameter by its path. */
+function specOf(specs: DecoderParameters<ParameterSpec>, path: string): ParameterSpec {
+  const map = pathCache.get(specs) ?? new Map(flatten<ParameterSpec>(specs));
+  pathCache.set(specs, map);
+  const spec = map.get(path);
+  invariant(spec, `no parameter "${path}"`);
+  return spec;
 }
 
 export interface SaveOptions {
@@ -150,32 +159,62 @@ export interface SaveOptions {
   fields?: Readonly<Record<string, unknown>>;
 }
 
-/** The config.json of a configuration, in the first family that expresses it. */
-export function toHfConfig(config: DecoderConfig): { family: Family; hfConfig: HfConfig } {
-  for (const family of families) {
+/**
+ * The config.json of a configuration: of the family that it came from, else of the first one that expresses it.
+ * @param original the config.json that it came from, which is kept where it still says the same.
+ */
+export function toHfConfig(config: DecoderConfig, original?: HfConfig): { family: Family; hfConfig: HfConfig } {
+  const own = families.find(({ modelType }) => modelType === original?.model_type);
+  if (own && original && says(own, original, config)) return { family: own, hfConfig: original };
+  for (const family of own ? [own, ...families] : families) {
     const hfConfig = family.write(config);
-    if (hfConfig) return { family, hfConfig };
+    if (hfConfig && (family === native || says(family, hfConfig, config))) return { family, hfConfig };
   }
   invariant(false, "the native family expresses every configuration");
 }
 
+/** Whether a config.json, read by a family, gives a configuration. Where random weights start is no property of trained ones. */
+function says(family: Family, hfConfig: HfConfig, config: DecoderConfig): boolean {
+  try {
+    const { initStd, scaleResidualInit } = config;
+    return isDeepStrictEqual(defined({ ...decoderConfig(family.read(hfConfig)), initStd, scaleResidualInit }), defined({ ...config }));
+  } catch (error) {
+    if (error instanceof FormatError || error instanceof UsageError) return false;
+    throw error;
+  }
+}
+
+/** Options that are undefined are absent. */
+const defined = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
+
 /** Writes config.json and model.safetensors into an existing directory. @throws CheckpointError when the disk refuses. */
 export function saveDecoder(
   directory: string,
-  decoder: Pick<LoadedDecoder, "config" | "specs" | "parameters">,
+  decoder: Pick<LoadedDecoder, "config" | "specs" | "parameters"> & Partial<Pick<LoadedDecoder, "hfConfig" | "prefix">>,
   options: SaveOptions = {},
 ): void {
-  const { family, hfConfig } = toHfConfig(decoder.config);
+  const { family, hfConfig } = toHfConfig(decoder.config, decoder.hfConfig);
   const dtype = options.dtype ?? "f32";
   const torchName = { f32: "float32", bf16: "bfloat16", f16: "float16" }[dtype];
-  writeHfConfig(join(directory, "config.json"), { ...hfConfig, torch_dtype: torchName, ...options.fields });
-  const prefix = family.optionalPrefix ?? "";
-  const tensors = family.keys(decoder.config).map((mapping) => {
-    const slot = slotOf(decoder.specs, decoder.parameters, mapping);
-    if (!mapping.transposed) return { name: prefix + mapping.key, dtype, shape: slot.shape, data: slot.data };
-    const stored = allocate("f32", [...slot.shape].reverse());
-    transposeInto(slot, stored);
-    return { name: prefix + mapping.key, dtype, shape: stored.shape, data: stored.data };
-  });
-  writeSafetensors(join(directory, "model.safetensors"), tensors);
+  // transformers 5 calls it dtype.
+  const dtypeField = typeof hfConfig.dtype === "string" && hfConfig.torch_dtype === undefined ? "dtype" : "torch_dtype";
+  writeHfConfig(join(directory, "config.json"), { ...hfConfig, [dtypeField]: torchName, ...options.fields });
+  const sameFamily = family.modelType === decoder.hfConfig?.model_type;
+  const prefix = sameFamily && decoder.prefix !== undefined ? decoder.prefix : (family.optionalPrefix ?? "");
+  const tensors = new Map(
+    family.keys(decoder.config).map((mapping) => {
+      const leaf = decoder.parameters.leaves.get(mapping.path);
+      invariant(leaf, `no parameter "${mapping.path}"`);
+      return [nameIn(prefix, mapping.key), storedTensor(mapping, leaf, specOf(decoder.specs, mapping.path))];
+    }),
+  );
+  const specs = Array.from(tensors, ([name, { shape }]) => ({ name, dtype, shape }));
+  const writer = new SafetensorsWriter(join(directory, "model.safetensors"), specs);
+  try {
+    const scratch = new Scratch();
+    for (const name of writer.names) writer.append(name, tensors.get(name)?.data(scratch) as Float32Array);
+    writer.commit();
+  } finally {
+    writer.discard();
+  }
 }
