@@ -67,6 +67,18 @@ function alterTensor(path: string, name: string): void {
   writeFileSync(join(root, path), bytes);
 }
 
+function alterByte(path: string, at: number): void {
+  const bytes = readFileSync(join(root, path));
+  bytes[at] ^= 64;
+  writeFileSync(join(root, path), bytes);
+}
+
+const ggufPath = "models/gguf";
+function copyGguf(stem: string): void {
+  const isOfStem = (path: string): boolean => !/\.\w+$/.test(path) || new RegExp(`gguf/${stem}[-.][^/]+$`).test(path);
+  cpSync(here("./formats/gguf"), join(root, ggufPath), { recursive: true, filter: isOfStem });
+}
+
 const otherId = (list: number[], at = 0): void => {
   list[at] = list[at] === 5 ? 6 : 5;
 };
@@ -212,6 +224,37 @@ const sources: Record<string, Source> = {
       "an id of a pair": alterJson(tokenizerPath, ({ pairs }) => otherId(pairs[0].ids)),
       "a type of a pair": alterJson(tokenizerPath, ({ pairs }) => {
         pairs[0].typeIds[0] = 1;
+      }),
+    },
+  },
+  "models/gguf/types": {
+    write: () => copyGguf("zoo"),
+    alterations: {
+      "a block": () => alterByte(`${ggufPath}/zoo.gguf`, 20_000),
+      "a value": () => alterTensor(`${ggufPath}/zoo.expected.safetensors`, "zoo.q5_k"),
+      "a key": alterJson(`${ggufPath}/zoo.expected.json`, ({ keyValues }) => {
+        keyValues["zoo.i8"] = 5;
+      }),
+      "a large key": alterJson(`${ggufPath}/zoo.expected.json`, (file) => {
+        file.u64AsString = "9223372036854775812";
+      }),
+      "an offset": alterJson(`${ggufPath}/zoo.expected.json`, ({ tensors }) => {
+        tensors[3].offset += 32;
+      }),
+    },
+  },
+  "models/gguf/models": {
+    write: () => copyGguf("llama"),
+    alterations: {
+      "a block": () => alterByte(`${ggufPath}/llama-Q4_1.gguf`, 60_000),
+      "a logit": () => alterTensor(`${ggufPath}/llama.expected.safetensors`, "logits.Q4_1"),
+      "a greedy token": alterJson(`${ggufPath}/llama.expected.json`, ({ files }) => otherId(files.Q4_1.greedy, 7)),
+      "an id of the tokenizer": alterJson(`${ggufPath}/llama.expected.json`, ({ tokenizer }) => otherId(tokenizer.llamaCppIds[2])),
+      "the architecture": alterJson(`${ggufPath}/llama.expected.json`, (file) => {
+        file.architecture = "qwen2";
+      }),
+      "the heads": alterJson(`${ggufPath}/llama.config.json`, (config) => {
+        config.num_key_value_heads = 4;
       }),
     },
   },
