@@ -14,6 +14,14 @@ export interface KeyMapping {
   readonly key: string;
   /** Stored as [in, out] (GPT-2's Conv1D). */
   readonly transposed?: boolean;
+  /** What the parameter is more than what is stored: 1 for norms that multiply with 1 + w (Gemma). */
+  readonly offset?: number;
+  /** Which matrix of a stack [E, out, in]. */
+  readonly index?: number;
+  /** The stored rows are every second one of the matrix, from this one on (gate and up of experts). */
+  readonly alternate?: 0 | 1;
+  /** Blocks of rows whose last `rotary` are rotated in adjacent pairs (DeepSeek): here pairs are half of them apart. */
+  readonly pairs?: { readonly block: number; readonly rotary: number };
 }
 
 export interface Family {
@@ -21,11 +29,16 @@ export interface Family {
   readonly architecture: string;
   /** @throws FormatError for settings that the decoder does not have. */
   read(json: HfConfig): DecoderOptions;
-  /** The config.json of a configuration, or undefined when this family cannot express it. */
+  /**
+   * A config.json that says as much of a configuration as this family can; undefined when it is sure to lack something.
+   * Whether it says everything shows when it is read back.
+   */
   write(config: DecoderConfig): HfConfig | undefined;
   keys(config: DecoderConfig): KeyMapping[];
   /** Keys that may stand in a file without a meaning here (causal-mask buffers). */
   readonly ignored?: RegExp;
+  /** Further keys without a meaning for this configuration (modules for multi-token prediction). */
+  ignores?(key: string, config: DecoderConfig): boolean;
   /** Prefix that some uploads put before every key. */
   readonly optionalPrefix?: string;
 }

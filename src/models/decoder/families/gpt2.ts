@@ -21,7 +21,6 @@ export const gpt2: Family = {
   read(json: HfConfig): DecoderOptions {
     for (const setting of ["scale_attn_by_inverse_layer_idx"]) if (json[setting] === true) unsupported("gpt2", setting, true);
     if (json.scale_attn_weights === false) unsupported("gpt2", "scale_attn_weights", false);
-    if (json.tie_word_embeddings === false) unsupported("gpt2", "tie_word_embeddings", false);
     const width = field<number>(json, "n_embd", "number");
     const act = field<string>(json, "activation_function", "string", "gelu_new");
     const inner = json.n_inner;
@@ -40,29 +39,12 @@ export const gpt2: Family = {
       mlpBias: true,
       mlp: "plain",
       activation: activationNames[act] ?? unsupported("gpt2", "activation_function", act),
-      tieEmbeddings: true,
+      tieEmbeddings: json.tie_word_embeddings !== false,
     };
   },
   write(config: DecoderConfig): HfConfig | undefined {
-    const expressible =
-      config.norm === "layer" &&
-      config.normPlace === "before" &&
-      config.position === "learned" &&
-      config.qkNorm === "none" &&
-      config.qkvBias &&
-      config.outputBias &&
-      config.mlpBias &&
-      config.mlp === "plain" &&
-      config.tieEmbeddings &&
-      config.kvHeads === config.heads &&
-      config.headWidth * config.heads === config.width &&
-      config.embeddingScale === 1 &&
-      config.attentionSoftCap === 0 &&
-      config.logitSoftCap === 0 &&
-      config.attentionScale === 1 / Math.sqrt(config.headWidth) &&
-      config.layerTypes.every((kind) => kind === "full");
     const act = Object.entries(activationNames).find(([, value]) => value === config.activation)?.[0];
-    if (!expressible || !act) return undefined;
+    if (!act) return undefined;
     return {
       architectures: ["GPT2LMHeadModel"],
       model_type: "gpt2",
@@ -76,7 +58,7 @@ export const gpt2: Family = {
       activation_function: act,
       layer_norm_epsilon: config.normEpsilon,
       initializer_range: config.initStd,
-      tie_word_embeddings: true,
+      tie_word_embeddings: config.tieEmbeddings,
       attn_pdrop: 0,
       embd_pdrop: 0,
       resid_pdrop: 0,
@@ -110,6 +92,7 @@ export const gpt2: Family = {
       linear("mlp.down", "mlp.c_proj");
     }
     keys.push({ path: "norm.scale", key: "ln_f.weight" }, { path: "norm.bias", key: "ln_f.bias" });
+    if (!config.tieEmbeddings) keys.push({ path: "head.weight", key: "lm_head.weight" });
     return keys;
   },
 };

@@ -1,137 +1,125 @@
-// Llama and its nearest relatives: RMS norm first, rotary positions, gated SiLU MLP. Qwen 2 adds biases on q, k, v; Qwen 3 a norm on q and k.
+// Llama and its nearest relatives: RMS norm first, rotary positions, gated SiLU MLP. Mistral adds a window, Qwen 2 biases on q, k, v and
+// windows in some layers, Qwen 3 a norm on q and k, SmolLM 3 layers without positions; OLMo 2 and 3 put the norms after the sublayers.
 import type { HfConfig } from "../../../formats/hf-config.ts";
 import type { DecoderConfig, DecoderOptions } from "../config.ts";
-import { type Family, field, type KeyMapping, unsupported } from "./family.ts";
-
-const activationNames: Record<string, DecoderOptions["activation"]> = {
-  silu: "silu",
-  swish: "silu",
-  gelu: "gelu",
-  gelu_new: "geluTanh",
-  gelu_pytorch_tanh: "geluTanh",
-  relu: "relu",
-};
+import { commonKeys, readCommon, readWindows, writeCommon, writeLayerTypes } from "./common.ts";
+import type { Family } from "./family.ts";
+import { readRope } from "./rope.ts";
 
 interface Variant {
   modelType: string;
   architecture: string;
-  qkNorm: DecoderOptions["qkNorm"];
-  /** Which biases the family has: set by config.attention_bias, or always on q, k, v. */
-  biases: "option" | "qkv";
+  /** Embeddings are tied where the file does not say. */
+  tied?: boolean;
+  /** What the file says or the family has, besides the common options. */
+  read(json: HfConfig): Partial<DecoderOptions>;
+  write(config: DecoderConfig): HfConfig;
 }
 
-function relative({ modelType, architecture, qkNorm, biases }: Variant): Family {
+const relative = ({ modelType, architecture, tied, read, write }: Variant): Family => ({
+  modelType,
+  architecture,
+  // Tied output matrices are sometimes stored twice.
+  ignored: /rotary_emb\.inv_freq$|^lm_head\.weight$/,
+  read: (json) => ({ ...readCommon(json, { tied }), ...read(json) }),
+  write: (config) => ({ ...writeCommon(config, modelType, architecture), ...write(config) }),
+  keys: (config) => commonKeys(config),
+});
+
+/** `attention_bias` is about all four matrices. */
+const readBiases = (json: HfConfig): Partial<DecoderOptions> => ({
+  qkvBias: json.attention_bias === true,
+  outputBias: json.attention_bias === true,
+  mlpBias: json.mlp_bias === true,
+});
+const writeBiases = ({ qkvBias, mlpBias }: DecoderConfig): HfConfig => ({ attention_bias: qkvBias, mlp_bias: mlpBias });
+
+/** Qwen's windows, in the layers from `max_window_layers` on. */
+const readQwenWindows = (json: HfConfig): Partial<DecoderOptions> => {
+  const first = typeof json.max_window_layers === "number" ? json.max_window_layers : 28;
+  return json.use_sliding_window === true ? readWindows(json, (layer) => (layer >= first ? "sliding" : "full")) : {};
+};
+const writeQwenWindows = (config: DecoderConfig): HfConfig => {
+  const first = config.layerTypes.indexOf("sliding");
   return {
-    modelType,
-    architecture,
-    ignored: /rotary_emb\.inv_freq$/,
-    read(json: HfConfig): DecoderOptions {
-      const rope = (json.rope_parameters ?? {}) as { rope_type?: string; rope_theta?: number };
-      const scaling = (json.rope_scaling ?? (rope.rope_type && rope.rope_type !== "default" ? rope : null)) as Record<
-        string,
-        unknown
-      > | null;
-      const kind = scaling?.rope_type ?? scaling?.type;
-      if (scaling && kind !== "default") unsupported(modelType, "rope_scaling", scaling);
-      if (json.use_sliding_window === true) unsupported(modelType, "use_sliding_window", true);
-      const act = field<string>(json, "hidden_act", "string", "silu");
-      const activation = activationNames[act] ?? unsupported(modelType, "hidden_act", act);
-      const heads = field<number>(json, "num_attention_heads", "number");
-      const width = field<number>(json, "hidden_size", "number");
-      const attentionBias = biases === "option" && json.attention_bias === true;
-      return {
-        vocabSize: field(json, "vocab_size", "number"),
-        width,
-        layers: field(json, "num_hidden_layers", "number"),
-        heads,
-        kvHeads: field(json, "num_key_value_heads", "number", heads),
-        headWidth: field(json, "head_dim", "number", width / heads),
-        mlpWidth: field(json, "intermediate_size", "number"),
-        contextLength: field(json, "max_position_embeddings", "number"),
-        norm: "rms",
-        normEpsilon: field(json, "rms_norm_eps", "number", 1e-6),
-        position: "rotary",
-        rotaryBase: json.rope_theta ?? rope.rope_theta ?? 10_000,
-        qkNorm,
-        qkvBias: biases === "qkv" || attentionBias,
-        outputBias: attentionBias,
-        mlpBias: json.mlp_bias === true,
-        mlp: "gated",
-        activation,
-        tieEmbeddings: json.tie_word_embeddings === true,
-      };
-    },
-    write(config: DecoderConfig): HfConfig | undefined {
-      const expressible =
-        config.norm === "rms" &&
-        config.normPlace === "before" &&
-        config.position === "rotary" &&
-        config.rotaryFraction === 1 &&
-        config.noRotaryLayers.length === 0 &&
-        config.qkNorm === qkNorm &&
-        config.mlp === "gated" &&
-        config.embeddingScale === 1 &&
-        config.attentionSoftCap === 0 &&
-        config.logitSoftCap === 0 &&
-        config.attentionScale === 1 / Math.sqrt(config.headWidth) &&
-        config.layerTypes.every((kind) => kind === "full") &&
-        (biases === "qkv" ? config.qkvBias && !config.outputBias && !config.mlpBias : config.qkvBias === config.outputBias);
-      const act = Object.entries(activationNames).find(([name, value]) => value === config.activation && name !== "swish")?.[0];
-      if (!expressible || !act) return undefined;
-      return {
-        architectures: [architecture],
-        model_type: modelType,
-        vocab_size: config.vocabSize,
-        hidden_size: config.width,
-        intermediate_size: config.mlpWidth,
-        num_hidden_layers: config.layers,
-        num_attention_heads: config.heads,
-        num_key_value_heads: config.kvHeads,
-        head_dim: config.headWidth,
-        hidden_act: act,
-        max_position_embeddings: config.contextLength,
-        initializer_range: config.initStd,
-        rms_norm_eps: config.normEpsilon,
-        rope_theta: config.rotaryBase,
-        ...(biases === "option" ? { attention_bias: config.qkvBias, mlp_bias: config.mlpBias } : {}),
-        tie_word_embeddings: config.tieEmbeddings,
-        torch_dtype: "float32",
-      };
-    },
-    keys: llamaKeys,
+    use_sliding_window: first >= 0,
+    sliding_window: config.window ?? null,
+    max_window_layers: first < 0 ? config.layers : first,
+    layer_types: writeLayerTypes(config),
   };
-}
+};
 
-/** The key names that Llama introduced and most later families kept. */
-export function llamaKeys(config: DecoderConfig): KeyMapping[] {
-  const keys: KeyMapping[] = [{ path: "embedding.tokens", key: "model.embed_tokens.weight" }];
-  for (let i = 0; i < config.layers; i++) {
-    const [path, key] = [`layers.${i}`, `model.layers.${i}`];
-    const linear = (from: string, part: string | undefined, to: string, bias: boolean): void => {
-      keys.push({ path: `${path}.${from}.weight`, part, key: `${key}.${to}.weight` });
-      if (bias) keys.push({ path: `${path}.${from}.bias`, part, key: `${key}.${to}.bias` });
-    };
-    keys.push({ path: `${path}.attentionNorm.scale`, key: `${key}.input_layernorm.weight` });
-    for (const [part, name] of [
-      ["query", "q"],
-      ["key", "k"],
-      ["value", "v"],
-    ])
-      linear("attention.qkv", part, `self_attn.${name}_proj`, config.qkvBias);
-    linear("attention.output", undefined, "self_attn.o_proj", config.outputBias);
-    if (config.qkNorm !== "none") {
-      keys.push({ path: `${path}.attention.queryNorm.scale`, key: `${key}.self_attn.q_norm.weight` });
-      keys.push({ path: `${path}.attention.keyNorm.scale`, key: `${key}.self_attn.k_norm.weight` });
-    }
-    keys.push({ path: `${path}.mlpNorm.scale`, key: `${key}.post_attention_layernorm.weight` });
-    for (const part of ["gate", "up"]) linear("mlp.up", part, `mlp.${part}_proj`, config.mlpBias);
-    linear("mlp.down", undefined, "mlp.down_proj", config.mlpBias);
-  }
-  keys.push({ path: "norm.scale", key: "model.norm.weight" });
-  if (!config.tieEmbeddings) keys.push({ path: "head.weight", key: "lm_head.weight" });
-  return keys;
-}
+export const llama = relative({
+  modelType: "llama",
+  architecture: "LlamaForCausalLM",
+  read: readBiases,
+  write: writeBiases,
+});
 
-export const llama = relative({ modelType: "llama", architecture: "LlamaForCausalLM", qkNorm: "none", biases: "option" });
-export const qwen2 = relative({ modelType: "qwen2", architecture: "Qwen2ForCausalLM", qkNorm: "none", biases: "qkv" });
-export const qwen3 = relative({ modelType: "qwen3", architecture: "Qwen3ForCausalLM", qkNorm: "head", biases: "option" });
+export const mistral = relative({
+  modelType: "mistral",
+  architecture: "MistralForCausalLM",
+  read: (json) => readWindows(json, () => "sliding"),
+  write: ({ window }) => ({ sliding_window: window ?? null }),
+});
+
+export const qwen2 = relative({
+  modelType: "qwen2",
+  architecture: "Qwen2ForCausalLM",
+  read: (json) => ({ qkvBias: true, ...readQwenWindows(json) }),
+  write: writeQwenWindows,
+});
+
+export const qwen3 = relative({
+  modelType: "qwen3",
+  architecture: "Qwen3ForCausalLM",
+  read: (json) => ({ qkNorm: "head", ...readBiases(json), mlpBias: false, ...readQwenWindows(json) }),
+  write: (config) => ({ attention_bias: config.qkvBias, ...writeQwenWindows(config) }),
+});
+
+/** `no_rope_layers` has 1 for layers with rotary positions. */
+const readNoRope = (json: HfConfig, layers: number): number[] => {
+  const every = typeof json.no_rope_layer_interval === "number" ? json.no_rope_layer_interval : 4;
+  const has = Array.isArray(json.no_rope_layers)
+    ? (json.no_rope_layers as unknown[])
+    : Array.from({ length: layers }, (_, i) => ((i + 1) % every === 0 ? 0 : 1));
+  return has.flatMap((value, layer) => (value === 0 ? [layer] : []));
+};
+
+export const smollm3 = relative({
+  modelType: "smollm3",
+  architecture: "SmolLM3ForCausalLM",
+  tied: true,
+  read(json) {
+    const noRotaryLayers = readNoRope(json, json.num_hidden_layers ?? 0);
+    const windows =
+      json.use_sliding_window === true ? readWindows(json, (layer) => (noRotaryLayers.includes(layer) ? "sliding" : "full")) : {};
+    return { ...readBiases(json), noRotaryLayers, ...windows };
+  },
+  write: (config) => ({
+    ...writeBiases(config),
+    no_rope_layers: Array.from({ length: config.layers }, (_, layer) => (config.noRotaryLayers.includes(layer) ? 0 : 1)),
+    ...writeQwenWindows(config),
+  }),
+});
+
+const olmo: Partial<DecoderOptions> = { normPlace: "after", qkNorm: "projection" };
+
+export const olmo2 = relative({
+  modelType: "olmo2",
+  architecture: "Olmo2ForCausalLM",
+  read: (json) => ({ ...olmo, ...readBiases(json), mlpBias: false }),
+  write: ({ qkvBias }) => ({ attention_bias: qkvBias }),
+});
+
+export const olmo3 = relative({
+  modelType: "olmo3",
+  architecture: "Olmo3ForCausalLM",
+  read(json) {
+    const windows = readWindows(json, (layer) => ((layer + 1) % 4 === 0 ? "full" : "sliding"));
+    // Scaled positions are for the layers that see everything.
+    const { base, scaling } = readRope(json);
+    return { ...olmo, ...readBiases(json), mlpBias: false, ...windows, ...(scaling && windows.window ? { slidingRotaryBase: base } : {}) };
+  },
+  write: (config) => ({ attention_bias: config.qkvBias, sliding_window: config.window ?? null, layer_types: writeLayerTypes(config) }),
+});
