@@ -7,11 +7,20 @@ export {
   type TrainedBpe,
   trainBpe,
 } from "./bpe-trainer.ts";
+export {
+  ChatFormat,
+  type ChatFormatOptions,
+  type ChatMessage,
+  type ChatOptions,
+  type EncodedChat,
+  type RenderedChat,
+} from "./chat-template.ts";
 export { Llama2cTokenizer, type Llama2cVocabulary, loadLlama2cTokenizer, parseLlama2cTokenizer } from "./llama2c-tokenizer.ts";
+export { ChatTemplate, type NamedChatOptions } from "./load-chat-template.ts";
 export { loadTokenizer, tokenizerFromJson } from "./load-tokenizer.ts";
 export { type PreTokenizerKind, splitWords } from "./pre-tokenizer.ts";
 export type { StreamDecoder } from "./stream-decoder.ts";
-export { tokenByteLengths } from "./token-bytes.ts";
+export { tokenByteLengths, tokenBytes } from "./token-bytes.ts";
 export {
   type DecodeOptions,
   type DetailedEncodeOptions,

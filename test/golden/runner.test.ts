@@ -105,6 +105,7 @@ const sampling: Json[] = readJson("./sampling/expected.json").cases;
 const samplingNames = [...new Set(sampling.map(({ name }) => name as string))];
 const samplingPath = "models/sampling/expected.json";
 const tokenizerPath = "models/tokenizers/gpt2-bytelevel/expected.json";
+const chatPath = "models/chat-templates/chatml";
 const checkpointPath = "models/checkpoints/gpt2-prefixed";
 const storiesPath = "models/stories260k";
 const bpePath = "models/bpe-training/expected.json";
@@ -258,6 +259,22 @@ const sources: Record<string, Source> = {
       }),
     },
   },
+  "models/chat-templates": {
+    write: () => cpSync(here("./chat-templates/chatml"), join(root, chatPath), { recursive: true }),
+    alterations: {
+      "a character": alterJson(`${chatPath}/expected.json`, ({ cases }) => {
+        cases[0].text += " ";
+      }),
+      "an id": alterJson(`${chatPath}/expected.json`, ({ cases }) => otherId(cases[1].ids, 3)),
+      "a mark of the assistant": alterJson(`${chatPath}/expected.json`, ({ cases }) => {
+        const marked = cases.find(({ assistantMask }: Json) => assistantMask?.includes(1));
+        marked.assistantMask[marked.assistantMask.indexOf(1)] = 0;
+      }),
+      "the template": alterJson(`${chatPath}/tokenizer_config.json`, (config) => {
+        config.chat_template = config.chat_template.replace("im_end", "im_stop");
+      }),
+    },
+  },
   "models/checkpoints/gpt2": {
     write: () => cpSync(here("./checkpoints/gpt2-prefixed"), join(root, checkpointPath), { recursive: true }),
     alterations: {
@@ -374,12 +391,12 @@ describe("models/speculative, whose kinds read each other's folders", () => {
 });
 
 test("every covered kind has an altered copy above, save those of which no copy is kept", () => {
-  const withoutCopy = ["models/checkpoints/llama", "models/checkpoints/qwen2", "models/checkpoints/qwen3"];
+  const withoutCopy = ["models/checkpoints/chat", "models/checkpoints/llama", "models/checkpoints/qwen2", "models/checkpoints/qwen3"];
   const withoutAlteration = ["models/tokenizers/unigram"];
   const covered = [...readCoverage()].filter(([, { covered }]) => covered).map(([kind]) => kind);
   const known = [...Object.keys(sources), ...withoutCopy, ...withoutAlteration];
   // rl-core.test.ts does the same for some, the test above for others.
-  const isElsewhere = (kind: string): boolean => /^(rl\/(estimators|policy_|preference)|models\/speculative\/(base|exact-laws|medusa-))/.test(kind);
+  const isElsewhere = (kind: string): boolean => /^(rl\/(estimators|environments|policy_|preference)|models\/speculative\/(base|exact-laws|medusa-))/.test(kind);
   expect(covered.filter((kind) => !known.includes(kind) && !isElsewhere(kind))).toEqual([]);
 });
 
