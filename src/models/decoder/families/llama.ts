@@ -3,7 +3,7 @@
 import type { HfConfig } from "../../../formats/hf-config.ts";
 import type { DecoderConfig, DecoderOptions } from "../config.ts";
 import { commonKeys, readCommon, readWindows, writeCommon, writeLayerTypes } from "./common.ts";
-import type { Family } from "./family.ts";
+import { type Family, unsupported } from "./family.ts";
 import { readRope } from "./rope.ts";
 
 interface Variant {
@@ -21,7 +21,11 @@ const relative = ({ modelType, architecture, tied, read, write }: Variant): Fami
   architecture,
   // Tied output matrices are sometimes stored twice.
   ignored: /rotary_emb\.inv_freq$|^lm_head\.weight$/,
-  read: (json) => ({ ...readCommon(json, { tied }), ...read(json) }),
+  read(json) {
+    const common = readCommon(json, { tied });
+    if (common.rotaryFraction !== 1) unsupported(modelType, "partial_rotary_factor", common.rotaryFraction);
+    return { ...common, ...read(json) };
+  },
   write: (config) => ({ ...writeCommon(config, modelType, architecture), ...write(config) }),
   keys: (config) => commonKeys(config),
 });
