@@ -1,5 +1,7 @@
-// Decoding one token, and eight at once as speculation verifies them, with 100 tokens in the cache: the 135 M Llama shape with random
-// weights, in float32, 8 and 4 bits. The peer is llama.cpp on a model of the same shape in F32, Q8_0 and Q4_0, all logits computed.
+// Decoding one token, and eight at once as speculation verifies them, with 100 tokens in the cache, and reading a prompt of 512: the 135 M
+// Llama shape with random weights, in float32, 8 and 4 bits. The peers are llama.cpp on a model of the same shape in F32, Q8_0 and Q4_0, all
+// logits computed, and node-llama-cpp, the way to llama.cpp from Node, token by token through its `evaluate`.
+import { join } from "node:path";
 import { DecoderRunner } from "../src/decode/runner.ts";
 import { allocateDecoder } from "../src/models/decoder/checkpoint.ts";
 import { decoderConfig } from "../src/models/decoder/config.ts";
@@ -8,6 +10,7 @@ import { type InferenceModel, quantiseDecoder } from "../src/models/decoder/quan
 import { initializeParameters } from "../src/nn/parameter.ts";
 import { openBackend } from "../src/runtime/open.ts";
 import { type Benchmark, type Case, type Context, medianMs } from "./harness/benchmark.ts";
+import { nodeLlamaPeer } from "./harness/peer.ts";
 
 const config = decoderConfig({ ...decoderPresets["smollm2-135m"].options, vocabSize: 49_152 });
 const past = 100;
@@ -15,6 +18,7 @@ const [shortCapacity, longCapacity] = [1024, 8192];
 const tokens = (count: number): number[] => Array.from({ length: count }, (_, i) => (i * 7919 + 13) % config.vocabSize);
 /** Calls of one sample: their median. */
 const calls = { 1: 20, 8: 10 } as const;
+const promptLength = 512;
 
 const formats = [
   { name: "fp32", file: "F32", bits: undefined },
@@ -24,9 +28,9 @@ const formats = [
 
 export const decode: Benchmark = {
   name: "decode",
-  summary: `135 M Llama shape, ${past} tokens past: 1 and 8 new tokens in fp32, int8 and int4, and the cost of a long cache`,
-  peer: "llama-cpp-python, gguf and numpy (writes 770 MB once)",
-  seconds: 120,
+  summary: `135 M Llama shape, ${past} tokens past: 1 and 8 new tokens in fp32, int8 and int4, a prompt of ${promptLength}, and the cost of a long cache`,
+  peer: "llama-cpp-python, gguf and numpy (writes 770 MB once); node-llama-cpp in the folder LONGWAVE_BENCH_NODE_LLAMA",
+  seconds: 240,
   prepare,
 };
 
@@ -53,6 +57,8 @@ async function prepare({ threads, peers, cacheFolder, defer }: Context): Promise
   const { heads, kvHeads, headWidth, width, layers, mlpWidth, vocabSize, rotaryBase } = config;
   const shape = { heads, kvHeads, headWidth, width, layers, mlpWidth, vocabSize, rotaryBase };
   await peer?.call("prepare", { folder: cacheFolder, shape, files: formats.map(({ file }) => file) });
+  // Its models are the files that the first peer wrote.
+  const nodePeer = peer && nodeLlamaPeer(threads, defer);
   const cases: Case[] = [];
   for (const { name, file, bits } of formats) {
     const model = bits === undefined ? original : quantiseDecoder(original, { bits, blockSize: 32 });
@@ -78,8 +84,42 @@ async function prepare({ threads, peers, cacheFolder, defer }: Context): Promise
           sample: () => peer.call<number>("sample", { file, tokens: tokens(count), calls: calls[count] }),
         });
       }
+      if (nodePeer && count === 1) {
+        const path = join(cacheFolder, `llama-135m-${file}.gguf`);
+        await nodePeer.call("load", { file, path, past: tokens(past), capacity: shortCapacity });
+        entry.contenders.push({
+          name: `node-llama-cpp ${file}`,
+          side: "peer",
+          sample: () => nodePeer.call<number>("sample", { file, calls: calls[1] }),
+        });
+      }
       cases.push(entry);
     }
+    const prompt = tokens(promptLength);
+    const prefill: Case = {
+      name: `${name}, prompt of ${promptLength}`,
+      unit: "ms",
+      contenders: [
+        {
+          name: "longwave",
+          side: "ours",
+          sample: () => {
+            runner.reset(0);
+            const milliseconds = medianMs(1, () => runner.append(0, prompt));
+            runner.reset(0);
+            runner.append(0, tokens(past));
+            return milliseconds;
+          },
+        },
+      ],
+    };
+    if (peer)
+      prefill.contenders.push({
+        name: `llama.cpp ${file}`,
+        side: "peer",
+        sample: () => peer.call<number>("prefill", { file, tokens: prompt }),
+      });
+    cases.push(prefill);
     if (bits === 4) cases.push(longCache(model, runnerOf, time));
   }
   return cases;

@@ -29,6 +29,18 @@ export function pythonPeers(options: PeerOptions, defer: (close: () => Promise<v
   };
 }
 
+/**
+ * node-llama-cpp, from a folder where it is installed (LONGWAVE_BENCH_NODE_LLAMA): a process of this Node that speaks the same lines.
+ * Undefined where the variable is not set.
+ */
+export function nodeLlamaPeer(threads: number, defer: (close: () => Promise<void>) => void): Peer | undefined {
+  const installed = process.env.LONGWAVE_BENCH_NODE_LLAMA;
+  if (!installed) return undefined;
+  const peer = new Peer("node_llama.mjs", { python: process.execPath, threads, wait: "default" }, [installed]);
+  defer(() => peer.close());
+  return peer;
+}
+
 export class Peer {
   readonly #script: string;
   readonly #child: ChildProcessWithoutNullStreams;
@@ -37,9 +49,10 @@ export class Peer {
   #errors = "";
   #gone = false;
 
-  constructor(script: string, { python, threads, wait }: PeerOptions) {
+  constructor(script: string, { python, threads, wait }: PeerOptions, args: readonly string[] = []) {
     this.#script = script;
-    this.#child = spawn(python, ["-u", join(folder, script)], {
+    const file = join(folder, script);
+    this.#child = spawn(python, script.endsWith(".py") ? ["-u", file] : [file, ...args], {
       env: {
         ...process.env,
         PYTHONDONTWRITEBYTECODE: "1",

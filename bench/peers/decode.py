@@ -88,11 +88,12 @@ def prepare(folder, shape, files):
     return {file: os.path.getsize(path) for file, path in paths.items()}
 
 
-def decode(context, tokens, position):
+def decode(context, tokens, position, last_only=False):
     batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
     batch.n_tokens = len(tokens)
     for i, token in enumerate(tokens):
-        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0], batch.logits[i] = token, position + i, 1, 0, 1
+        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = token, position + i, 1, 0
+        batch.logits[i] = 0 if last_only and i < len(tokens) - 1 else 1
     start = time.perf_counter()
     status = llama_cpp.llama_decode(context, batch)
     # Reading a logit waits for what is still under way.
@@ -141,7 +142,17 @@ def sample(file, tokens, calls):
     return median(times)
 
 
+def prefill(file, tokens):
+    """Tokens behind an empty cache, logits of the last one alone. The cache holds nothing afterwards but what load put there."""
+    context, past = models[file]
+    memory = llama_cpp.llama_get_memory(context)
+    llama_cpp.llama_memory_seq_rm(memory, 0, 0, -1)
+    elapsed = decode(context, tokens, 0, last_only=True)
+    llama_cpp.llama_memory_seq_rm(memory, 0, past, -1)
+    return elapsed
+
+
 if len(sys.argv) > 1:
     decode(open_context(sys.argv[1], sys.argv[2] == "1", 64), [1, 2, 3], 0)
     sys.exit(0)
-serve({"prepare": prepare, "load": load, "sample": sample})
+serve({"prepare": prepare, "load": load, "sample": sample, "prefill": prefill})
