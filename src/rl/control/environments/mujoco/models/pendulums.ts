@@ -11,6 +11,7 @@ export const pendulumModel = modelOf({
   name: "inverted pendulum",
   angle: "degree",
   option: { gravity: [0, 0, -9.81], integrator: "RK4", timestep: 0.02 },
+  isGhost: true,
   world: [
     body(
       "cart",
@@ -37,6 +38,7 @@ export const doublePendulumModel = modelOf({
   name: "inverted double pendulum",
   angle: "degree",
   option: { gravity: [1e-5, 0, -9.81], integrator: "RK4", timestep: 0.01 },
+  isGhost: true,
   world: [
     body(
       "cart",

@@ -19,6 +19,7 @@ export const reacherModel = modelOf({
   name: "reacher",
   angle: "radian",
   option: { gravity: [0, 0, -9.81], integrator: "RK4", timestep: 0.01 },
+  isGhost: true,
   world: [
     body(
       "upper arm",

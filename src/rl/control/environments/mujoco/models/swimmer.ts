@@ -11,6 +11,7 @@ export const swimmerModel = modelOf({
   name: "swimmer",
   angle: "degree",
   option: { integrator: "RK4", timestep: 0.01, density: 4000, viscosity: 0.1 },
+  isGhost: true,
   world: [
     body(
       "head",
