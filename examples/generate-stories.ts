@@ -32,9 +32,11 @@ export async function main({
   for await (const event of generate(runner, [greedy, sampled], { tokenizer })) {
     if (event.kind === "finish") continue;
     stories[event.request] += event.text;
+    if (event.request === 0) write(event.text);
+    // Text that was held back belongs to no single token.
+    if (event.kind === "text") continue;
     logProbs[event.request] += event.logProb ?? 0;
     counts[event.request]++;
-    if (event.request === 0) write(event.text);
   }
   write(`\n\n${stories[1]}\n`);
   // The most probable token every time is not surprised by itself; a sample is, by about the entropy of the model.

@@ -47,6 +47,13 @@ export interface TokenEvent {
   top?: { id: number; logProb: number }[];
 }
 
+/** Text that was held back as part of a character or of a stop string, and turned out to be neither: the last before `finish`. */
+export interface TextEvent {
+  kind: "text";
+  request: number;
+  text: string;
+}
+
 /** eos: an end token (not part of `ids`); stop: a stop string; length: maxNewTokens; context: the cache is full. */
 export type FinishReason = "eos" | "stop" | "length" | "context";
 
@@ -56,13 +63,13 @@ export interface FinishEvent {
   reason: FinishReason;
   /** All new tokens. */
   ids: number[];
-  /** All emitted text. */
+  /** All emitted text: that of the token and text events before, put together. */
   text: string;
   /** How the drafts fared, when there was a drafter. */
   speculation?: SpeculationSummary;
 }
 
-export type GenerationEvent = TokenEvent | FinishEvent;
+export type GenerationEvent = TokenEvent | TextEvent | FinishEvent;
 
 export interface GenerateOptions {
   /** Turns ids into text. Without it events carry empty text. */

@@ -13,6 +13,7 @@ export {
   type GenerationEvent,
   type GenerationRequest,
   generate,
+  type TextEvent,
   type TokenEvent,
 } from "./generate.ts";
 export { DecoderRunner, type RunnerOptions } from "./runner.ts";

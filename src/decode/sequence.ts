@@ -82,7 +82,7 @@ export class Sequence {
   /** The next token is this one. `logits` are those that it was chosen from. Events: the token, and the end where it ends the text. */
   commit(id: number, logits: Float32Array): readonly GenerationEvent[] {
     const { logProbs } = this.#request;
-    if (this.#eos.has(id)) return [this.#finish("eos")];
+    if (this.#eos.has(id)) return this.#finish("eos");
     this.ids[this.count++] = id;
     const text = this.#stop.push(this.#decoder?.push(id) ?? "");
     this.#text += text;
@@ -92,28 +92,34 @@ export class Sequence {
       const top = topLogProbabilities(logits, logProbs);
       event.top = Array.from(top.ids, (topId, i) => ({ id: topId, logProb: top.logProbabilities[i] }));
     }
-    if (this.#stop.match) return [event, this.#finish("stop")];
+    if (this.#stop.match) return [event, ...this.#finish("stop")];
     if (this.count >= this.limit) return [event, ...this.end()];
     return [event];
   }
 
   /** There is no room for more. */
   end(): readonly GenerationEvent[] {
-    return [this.#finish(this.count - this.prompt.length >= this.#maxNewTokens ? "length" : "context")];
+    return this.#finish(this.count - this.prompt.length >= this.#maxNewTokens ? "length" : "context");
   }
 
-  #finish(reason: FinishReason): GenerationEvent {
+  /** What was held back, if anything, and the end. */
+  #finish(reason: FinishReason): readonly GenerationEvent[] {
     this.finished = true;
-    let rest = this.#decoder?.end() ?? "";
-    if (!this.#stop.match) rest = this.#stop.push(rest) + this.#stop.finish();
-    if (rest && !this.#stop.match) this.#text += rest;
-    return {
+    let rest = "";
+    if (!this.#stop.match) {
+      // What the decoder held back may complete a stop string.
+      rest = this.#stop.push(this.#decoder?.end() ?? "");
+      if (!this.#stop.match) rest += this.#stop.finish();
+    }
+    this.#text += rest;
+    const finish: GenerationEvent = {
       kind: "finish",
       request: this.#index,
-      reason,
+      reason: this.#stop.match ? "stop" : reason,
       ids: Array.from(this.ids.subarray(this.prompt.length, this.count)),
       text: this.#text,
     };
+    return rest === "" ? [finish] : [{ kind: "text", request: this.#index, text: rest }, finish];
   }
 }
 

@@ -60,10 +60,8 @@ export async function selfDistil(backend: Backend, model: InferenceModel, option
     seed: deriveSeed(seed, "texts"),
   }));
   for await (const event of generate(runner, requests, { signal })) {
-    if (event.kind === "token") {
-      onProgress?.(++written);
-      continue;
-    }
+    if (event.kind === "token") onProgress?.(++written);
+    if (event.kind !== "finish") continue;
     const opening = opened[event.request];
     texts[event.request] = { ids: [...opening, ...event.ids], openingLength: opening.length };
   }

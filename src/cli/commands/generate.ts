@@ -84,9 +84,10 @@ export const generate = defineCommand({
     if (stream) context.stdout.write(text);
     const tokens: unknown[][] = requests.map(() => []);
     for await (const event of run(runner, requests, { tokenizer, signal: context.signal, drafter })) {
-      if (event.kind === "token") {
-        numTokens++;
+      if (event.kind !== "finish") {
         if (stream) context.stdout.write(event.text);
+        if (event.kind === "text") continue;
+        numTokens++;
         if (logProbs !== undefined) tokens[event.request].push({ id: event.id, logProb: event.logProb, top: event.top });
         continue;
       }
