@@ -25,7 +25,7 @@ interface Exit {
 /** Starts the child; `onLine` sees its output as it comes. */
 function start(
   run: RunDirectory,
-  settings: [steps: number, busyMs: number, every: number],
+  settings: [steps: number, busyMs: number, every: number, hangs?: number],
   onLine?: (line: string, process: ChildProcess) => void,
 ) {
   return new Promise<Exit>((resolve) => {
@@ -90,6 +90,21 @@ test("the first SIGINT finishes the step, saves and exits 130", async () => {
   const { step } = run.checkpoints.resolve("latest");
   expect(step).toBeGreaterThanOrEqual(5);
   expect(exit.output).toContain(`run-end ${step}`);
+});
+
+test("a SIGINT in a step that is given up saves the steps before it, and the run goes on from there", async () => {
+  const undisturbed = newRun();
+  expect((await start(undisturbed, [20, 1, 0])).code).toBe(0);
+  const run = newRun();
+  const exit = await start(run, [20, 1, 0, 9], (line, process) => {
+    if (line === "step 9") setTimeout(() => process.kill("SIGINT"), 50);
+  });
+  expect(exit.code, exit.output).toBe(130);
+  expect(exit.output).toMatch(/checkpoint 9\nrun-end 9\nrun: interrupted by SIGINT after step 9 of 20/);
+  expect(run.checkpoints.steps().at(-1)).toBe(9);
+  expect((await start(run, [20, 1, 0])).code).toBe(0);
+  expect(finalFiles(run)).toEqual(finalFiles(undisturbed));
+  expect(history(run)).toEqual(history(undisturbed));
 });
 
 test("the second signal exits at once", async () => {

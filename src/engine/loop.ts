@@ -31,8 +31,8 @@ const turnMs = 25;
 
 /**
  * Runs a trainable. The first event is `run-start`, the last `run-end`, whatever happens between.
- * After an abort the running step is finished and saved before the generator throws. An error of the trainable passes through
- * unchanged and leaves earlier checkpoints as they are. A consumer that stops reading ends the run without saving: abort it instead.
+ * After an abort the running step is finished, or given up by the trainable, and what is complete is saved before the generator throws.
+ * An error of the trainable passes through unchanged and leaves earlier checkpoints as they are. A consumer that stops reading ends the run without saving: abort it instead.
  * @param signal aborts the run; see `installSignalHandlers`.
  * @throws AbortedError after `signal` aborted, NotFiniteError for a loss or gradient norm that is not finite, CheckpointError when
  * a checkpoint cannot be resumed or nothing can be saved, UsageError for wrong options.
@@ -74,7 +74,7 @@ export async function* runLoop(trainable: Trainable, options: LoopOptions, signa
   for (const warning of resumed?.warnings ?? []) yield stamp(run, { kind: "warning", ...warning });
   let reason: EndReason;
   try {
-    reason = yield* runSteps(run, signal);
+    reason = yield* runToEnd(run, signal);
   } catch (error) {
     yield endOf(run, error instanceof NotFiniteError ? "not-finite" : error instanceof AbortedError ? "aborted" : "failed");
     throw error;
@@ -103,6 +103,20 @@ interface RunState {
   /** Seconds in steps since the last step event. */
   stepSeconds: number;
 }
+
+/** A step or an evaluation that is given up after an abort has changed nothing: the steps before it are saved. */
+async function* runToEnd(run: RunState, signal: AbortSignal | undefined): AsyncGenerator<RunEvent, EndReason> {
+  try {
+    return yield* runSteps(run, signal);
+  } catch (error) {
+    if (!signal?.aborted || !isAbort(error, signal)) throw error;
+    yield* saveIfNew(run, "aborted");
+    return "aborted";
+  }
+}
+
+const isAbort = (error: unknown, signal: AbortSignal): boolean =>
+  error === signal.reason || error instanceof AbortedError || (error instanceof Error && error.name === "AbortError");
 
 async function* runSteps(run: RunState, signal: AbortSignal | undefined): AsyncGenerator<RunEvent, EndReason> {
   const { trainable, settings, progress } = run;

@@ -16,7 +16,10 @@ export interface StepResult {
 }
 
 export interface Trainable {
-  /** One update. `index` counts from 0, also across resumes; a schedule's multiplier for this update is `schedule(index)`. */
+  /**
+   * One update. `index` counts from 0, also across resumes; a schedule's multiplier for this update is `schedule(index)`. Where a step can
+   * be given up after an abort, it throws an AbortedError and leaves everything as it was before: that is saved. So may `evaluate`.
+   */
   step(index: number): StepResult | Promise<StepResult>;
   /** Metrics on held-out data or episodes. It must not change what later steps compute. */
   evaluate?(): Metrics | Promise<Metrics>;

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { AbortedError, CheckpointError, DataError, UsageError } from "../base/errors.ts";
 import type { RunEvent } from "../engine/index.ts";
 import { loadDecoder } from "../models/decoder/checkpoint.ts";
-import { RewardError } from "../rl/index.ts";
+import { namedReward, RewardError, type RewardInput } from "../rl/index.ts";
 import type { Backend } from "../runtime/backend.ts";
 import { openBackend } from "../runtime/open.ts";
 import { tourAlignOptions } from "./align-stories.ts";
@@ -116,6 +116,41 @@ test("an interrupted run is resumed with its own settings and ends with the same
   const other = await run({ ...savedGrpoSettings(path), steps: 5, learningRate: 2e-3, resume: path }).catch((error: unknown) => error);
   expect(other).toBeInstanceOf(CheckpointError);
   expect((other as Error).message).toMatch(/learningRate/);
+});
+
+test("a rollout that does not end after an abort is given up; the steps before it are saved, and the run goes on from there", async () => {
+  const whole = await run({ steps: 4 });
+  const controller = new AbortController();
+  const reward = namedReward("contains:he");
+  let calls = 0;
+  // The same numbers, until the third step waits for ever.
+  const hanging: RewardInput = {
+    name: reward.name,
+    score: (sample) => {
+      if (calls++ < 2 * 8) return reward.score?.(sample) ?? null;
+      controller.abort();
+      return new Promise<number>(() => {});
+    },
+  };
+  const events: RunEvent[] = [];
+  let path = "";
+  const onRun = (directory: { path: string }): void => {
+    path = directory.path;
+  };
+  const options = { ...small, steps: 4, runs: join(folder, "runs"), rewards: [hanging] };
+  const interrupted = grpo(options, { backend, signal: controller.signal, graceSeconds: 0.05, onRun });
+  await expect(
+    (async () => {
+      for await (const event of interrupted) events.push(event);
+    })(),
+  ).rejects.toThrow(/after step 2 of 4/);
+  expect(events.slice(-2)).toMatchObject([
+    { kind: "checkpoint", step: 2, reason: "aborted" },
+    { kind: "run-end", step: 2, reason: "aborted" },
+  ]);
+  await run({ ...savedGrpoSettings(path), rewards: ["contains:he"], resume: path });
+  const last = join("checkpoints", "step-00000004");
+  expect(weightsOf(join(path, last)).equals(weightsOf(join(whole.path, last)))).toBe(true);
 });
 
 test("prompts given as texts are among the settings of a run", async () => {

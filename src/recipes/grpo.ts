@@ -33,14 +33,13 @@ import { openRewards } from "./reward-source.ts";
 
 export interface GrpoContext {
   backend: Backend;
-  /** Lets the running step finish and be saved; a step that takes longer than {@link graceSeconds} after it is given up. */
+  /** Lets the running step finish and be saved. A rollout that takes longer is given up, and the steps before it are saved. */
   signal?: AbortSignal;
+  /** Seconds that rewards and rollouts get to finish after an abort. Default 10. */
+  graceSeconds?: number;
   /** Called once the run folder exists. */
   onRun?: (run: RunDirectory) => void;
 }
-
-/** Seconds that rewards and rollouts get to finish after an abort. */
-const graceSeconds = 10;
 
 /** Besides the loop's: what is only shown, waited for, or kept by its content (see the fingerprints). */
 const changeableAtResume = [...changeableSettings, "data", "prompts", "heldOut", "sampleRows", "rewardTimeout", "rolloutRows", "rewards"];
@@ -49,7 +48,7 @@ const changeableAtResume = [...changeableSettings, "data", "prompts", "heldOut",
  * Aligns a model. The first events are stages (model, prompts), then those of the step loop.
  * @throws UsageError, DataError, FormatError, CheckpointError, RewardError, NotFiniteError, AbortedError: see their messages.
  */
-export async function* grpo(options: GrpoOptions, { backend, signal, onRun }: GrpoContext): AsyncGenerator<RunEvent> {
+export async function* grpo(options: GrpoOptions, { backend, signal, graceSeconds = 10, onRun }: GrpoContext): AsyncGenerator<RunEvent> {
   const { prompts: givenPrompts = [], rewards: givenRewards = [], ...rest } = options;
   const settings = parseOptions(grpoSchema, {
     ...rest,
@@ -108,7 +107,7 @@ export async function* grpo(options: GrpoOptions, { backend, signal, onRun }: Gr
     dataOf(settings, { train, heldOut: isEvaluated ? heldOut : [] }, rewards, tokenizer, path),
     { ...trainerSettings(settings), totalSteps: settings.steps, seed: deriveSeed(settings.seed, "grpo") },
     {
-      signal: signal && afterGrace(signal),
+      signal: signal && afterGrace(signal, graceSeconds),
       saveExtras: (directory) => copyTokenizer(tokenizerPath, directory),
       configFields: { bos_token_id: tokenizer.specialIds.bos, eos_token_id: tokenizer.specialIds.eos },
     },
@@ -197,9 +196,9 @@ function dataOf(
 }
 
 /** Aborts some time after another signal. */
-function afterGrace(signal: AbortSignal): AbortSignal {
+function afterGrace(signal: AbortSignal, seconds: number): AbortSignal {
   const controller = new AbortController();
-  signal.addEventListener("abort", () => setTimeout(() => controller.abort(signal.reason), graceSeconds * 1000).unref(), { once: true });
+  signal.addEventListener("abort", () => setTimeout(() => controller.abort(signal.reason), seconds * 1000).unref(), { once: true });
   return controller.signal;
 }
 

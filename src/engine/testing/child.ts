@@ -1,4 +1,4 @@
-// A real training process for the tests that kill it: `node child.ts <run folder> <steps> <milliseconds a step> <checkpointEvery>`.
+// A real training process for the tests that kill it: `node child.ts <run folder> <steps> <milliseconds a step> <checkpointEvery> [<first step that hangs>]`.
 import { writeSync } from "node:fs";
 import { LongwaveError } from "../../base/errors.ts";
 import { runLoop } from "../loop.ts";
@@ -7,10 +7,11 @@ import { installSignalHandlers } from "../signals.ts";
 import { withSinks } from "../sinks/sink.ts";
 import { ToyTrainable } from "./toy-trainable.ts";
 
-const [folder, steps, busyMs, checkpointEvery] = process.argv.slice(2);
+const [folder, steps, busyMs, checkpointEvery, hangs] = process.argv.slice(2);
 const run = openRunDirectory(folder);
-const trainable = new ToyTrainable({ busyMs: Number(busyMs), ballast: 200_000 });
 const { signal } = installSignalHandlers();
+const hang = hangs === undefined ? {} : { hang: { from: Number(hangs), signal } };
+const trainable = new ToyTrainable({ busyMs: Number(busyMs), ballast: 200_000, ...hang });
 const loop = runLoop(
   trainable,
   {

@@ -1,7 +1,7 @@
 // A trainable without tensors for the tests of the engine: SGD with momentum on a noisy quadratic, float64, data in shuffled order.
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { FormatError } from "../../base/errors.ts";
+import { AbortedError, FormatError } from "../../base/errors.ts";
 import { randomUniform, streamId } from "../../runtime/rng.ts";
 import type { StepResult, Trainable } from "../trainable.ts";
 
@@ -13,11 +13,24 @@ export interface ToyOptions {
   ballast?: number;
   /** Called in place of a normal step's result, for faults. */
   tamper?: (index: number, result: StepResult) => StepResult;
+  /** From this step on a step never ends, until the signal lets it be given up. */
+  hang?: { from: number; signal: AbortSignal };
   /** Evaluation losses in place of the true one. */
   losses?: readonly number[];
 }
 
 const width = 16;
+
+/** Keeps the process alive, as work would. */
+function givenUp(signal: AbortSignal): Promise<never> {
+  const alive = setInterval(() => {}, 1000);
+  return new Promise((_, reject) => {
+    signal.addEventListener("abort", () => {
+      clearInterval(alive);
+      reject(new AbortedError("step: given up", { cause: signal.reason }));
+    });
+  });
+}
 
 export class ToyTrainable implements Trainable {
   readonly weights = new Float64Array(width).fill(1);
@@ -30,8 +43,9 @@ export class ToyTrainable implements Trainable {
     this.options = options;
   }
 
-  step(index: number): StepResult {
-    const { seed = 1, busyMs = 0, tamper } = this.options;
+  step(index: number): StepResult | Promise<StepResult> {
+    const { seed = 1, busyMs = 0, tamper, hang } = this.options;
+    if (hang && index >= hang.from) return givenUp(hang.signal);
     const until = performance.now() + busyMs;
     let loss = 0;
     let squares = 0;
