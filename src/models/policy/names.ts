@@ -11,9 +11,9 @@ export function checkpointNames(config: PolicyConfig): ReadonlyMap<string, strin
   };
   const { trunk, actor, critic } = layerWidths(config);
   if (config.head.kind === "gaussian" || config.head.kind === "gsde") names.set("log_std", "actor.logStd");
-  trunk.forEach((_, i) => dense(`mlp_extractor.shared_net.${2 * i}`, `actor.trunk.${i}`));
-  actor.forEach((_, i) => dense(`mlp_extractor.policy_net.${2 * i}`, `actor.layers.${i}`));
-  critic.forEach((_, i) => dense(`mlp_extractor.value_net.${2 * i}`, `critic.layers.${i}`));
+  for (const i of trunk.keys()) dense(`mlp_extractor.shared_net.${2 * i}`, `actor.trunk.${i}`);
+  for (const i of actor.keys()) dense(`mlp_extractor.policy_net.${2 * i}`, `actor.layers.${i}`);
+  for (const i of critic.keys()) dense(`mlp_extractor.value_net.${2 * i}`, `critic.layers.${i}`);
   dense("action_net", "actor.output");
   dense("value_net", "critic.output");
   return names;

@@ -36,7 +36,17 @@ export interface EpochMeans extends StepOutcome {
   isMade: boolean;
 }
 
+/** Runs all passes at once. */
 export function runEpochs(step: GradientStep, batch: SampleBatch, options: EpochOptions): EpochMeans {
+  const passes = epochsOf(step, batch, options);
+  for (;;) {
+    const { done, value } = passes.next();
+    if (done) return value;
+  }
+}
+
+/** The same in pieces: yields after every minibatch, so that the caller can do something else in between. */
+export function* epochsOf(step: GradientStep, batch: SampleBatch, options: EpochOptions): Generator<undefined, EpochMeans> {
   const { epochs, batchSize, normaliseAdvantage: kind = "minibatch", orderOf, onStep, oldParameters } = options;
   const numbers: StepNumbers = { ...options.numbers, maxKl: options.maxKl ?? Number.POSITIVE_INFINITY };
   const advantages =
@@ -66,6 +76,7 @@ export function runEpochs(step: GradientStep, batch: SampleBatch, options: Epoch
       means.gradientNorm = outcome.gradientNorm;
       means.isMade = outcome.isMade;
       if (outcome.isMade) means.steps++;
+      yield;
     }
     means.approxKl = epochKl / Math.max(1, epochSteps);
   }

@@ -47,7 +47,9 @@ export class TrustRegionPrograms {
   readonly #programs: Program<Record2<TensorSpec>, Record<string, Tensor>>[] = [];
   readonly #gradient: BoundProgram<Record2<TensorSpec>, Record<string, Tensor>>;
   readonly #trial: BoundProgram<Record2<TensorSpec>, Record<string, Tensor>>;
-  readonly #fisher: BoundProgram<Record2<TensorSpec>, Record<string, Tensor>>;
+  /** Made when it is first asked for: PPO's penalty needs none. */
+  #fisher: BoundProgram<Record2<TensorSpec>, Record<string, Tensor>> | undefined;
+  readonly #backend: Backend;
   /** Batch inputs of the first two, and of the Fisher products. */
   readonly #batch: Record<string, TensorBuffer>;
   readonly #fisherBatch: Record<string, TensorBuffer>;
@@ -61,6 +63,7 @@ export class TrustRegionPrograms {
   readonly #vector: TensorBuffer;
 
   constructor(backend: Backend, policy: Policy, options: TrustRegionProgramOptions) {
+    this.#backend = backend;
     this.#policy = policy;
     this.#options = options;
     const { rows, fisherRows = rows } = options;
@@ -74,40 +77,11 @@ export class TrustRegionPrograms {
     this.oldParameters = distributionShapes(policy, rows).map((shape) => allocate(dtype, shape));
     this.#fisherOld = distributionShapes(policy, fisherRows).map((shape) => allocate(dtype, shape));
     const old = named(this.oldParameters);
-    const make = (
-      name: string,
-      inputs: Record2<TensorBuffer>,
-      outputs: Record<string, TensorBuffer>,
-      trace: (inputs: Record2<Tensor>) => Record<string, Tensor>,
-    ): BoundProgram<Record2<TensorSpec>, Record<string, Tensor>> => {
-      const specs = Object.fromEntries(
-        Object.entries(inputs).map(([group, buffers]) => [
-          group,
-          Object.fromEntries(Object.entries(buffers).map(([key, buffer]) => [key, spec(buffer.dtype, buffer.shape)])),
-        ]),
-      );
-      const program = compile(backend, trace as never, specs, { name, threads: 1 }) as unknown as Program<
-        Record2<TensorSpec>,
-        Record<string, Tensor>
-      >;
-      this.#programs.push(program);
-      return program.bind(inputs as never, outputs as never);
-    };
-    this.#gradient = make("surrogate gradient", { own: { actor: this.#actor }, batch: this.#batch }, old, (inputs) =>
+    this.#gradient = this.#make("surrogate gradient", { own: { actor: this.#actor }, batch: this.#batch }, old, (inputs) =>
       this.#traceGradient(inputs),
     );
-    this.#trial = make("trial of a step", { own: { actor: this.#candidate }, batch: this.#batch, old }, {}, (inputs) =>
+    this.#trial = this.#make("trial of a step", { own: { actor: this.#candidate }, batch: this.#batch, old }, {}, (inputs) =>
       this.#traceTrial(inputs),
-    );
-    this.#fisher = make(
-      "Fisher product",
-      {
-        own: { actor: this.#actor, vector: this.#vector },
-        batch: this.#fisherBatch,
-        ...(options.fisher === "kl-hessian" ? { old: named(this.#fisherOld) } : {}),
-      },
-      {},
-      (inputs) => this.#traceFisher(inputs),
     );
   }
 
@@ -155,6 +129,7 @@ export class TrustRegionPrograms {
 
   /** F v, undamped. */
   fisherProduct(v: ArrayLike<number>, out: Float64Array): void {
+    this.#fisher ??= this.#makeFisher();
     (this.#vector.data as Float64Array).set(v);
     this.#fisher.run();
     out.set((this.#fisher.outputs as unknown as Record<string, TensorBuffer>).product.data as Float64Array);
@@ -181,6 +156,35 @@ export class TrustRegionPrograms {
 
   dispose(): void {
     for (const program of this.#programs) program.dispose();
+  }
+
+  #make(
+    name: string,
+    inputs: Record2<TensorBuffer>,
+    outputs: Record<string, TensorBuffer>,
+    trace: (inputs: Record2<Tensor>) => Record<string, Tensor>,
+  ): BoundProgram<Record2<TensorSpec>, Record<string, Tensor>> {
+    const specs = Object.fromEntries(
+      Object.entries(inputs).map(([group, buffers]) => [
+        group,
+        Object.fromEntries(Object.entries(buffers).map(([key, buffer]) => [key, spec(buffer.dtype, buffer.shape)])),
+      ]),
+    );
+    const program = compile(this.#backend, trace as never, specs, { name, threads: 1 }) as unknown as Program<
+      Record2<TensorSpec>,
+      Record<string, Tensor>
+    >;
+    this.#programs.push(program);
+    return program.bind(inputs as never, outputs as never);
+  }
+
+  #makeFisher(): BoundProgram<Record2<TensorSpec>, Record<string, Tensor>> {
+    const inputs = {
+      own: { actor: this.#actor, vector: this.#vector },
+      batch: this.#fisherBatch,
+      ...(this.#options.fisher === "kl-hessian" ? { old: named(this.#fisherOld) } : {}),
+    };
+    return this.#make("Fisher product", inputs, {}, (traced) => this.#traceFisher(traced));
   }
 
   #allocateBatch(count: number): Record<string, TensorBuffer> {
