@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { UsageError } from "../base/errors.ts";
 import { type LoadedDecoder, loadDecoder } from "../models/decoder/checkpoint.ts";
 import { resolveModel, tokenizerBeside } from "../recipes/index.ts";
+import { checkSameTokens } from "../recipes/text-model/same-tokens.ts";
 import { loadTokenizer, type Tokenizer } from "../text/index.ts";
 
 export { resolveModel };
@@ -31,16 +32,4 @@ export function openModel(path: string, tokenizerPath?: string): ModelAndTokeniz
     });
   if (tokenizerPath !== undefined && existsSync(join(resolved, "tokenizer.json"))) checkSameTokens(tokenizer, loadTokenizer(resolved));
   return { path: resolved, decoder, tokenizer };
-}
-
-/** Tokens may have been added to a tokenizer; one that says something else with the same ids is another model's. */
-function checkSameTokens(given: Tokenizer, own: Tokenizer): void {
-  for (let id = 0; id < Math.min(given.vocabSize, own.vocabSize); id++) {
-    const [got, expected] = [given.idToToken(id), own.idToToken(id)];
-    if (got === expected || got === undefined || expected === undefined) continue;
-    throw new UsageError(
-      `tokenizer: expected that of this model, where id ${id} is ${JSON.stringify(expected)}, got one where it is ${JSON.stringify(got)}`,
-      { hint: "Leave --tokenizer out: the right one lies beside the model." },
-    );
-  }
 }

@@ -31,7 +31,7 @@ export async function measureText(runner: DecoderRunner, request: GenerationRequ
   };
   for await (const event of generate(runner, [request], { ...setup, onStep })) {
     if (event.kind === "finish") finish = event;
-    else if (++seen === firstStep) startedAt = performance.now();
+    else if (event.kind === "token" && ++seen === firstStep) startedAt = performance.now();
   }
   const seconds = startedAt === 0 ? 0 : (performance.now() - startedAt) / 1000;
   const ids = (finish as FinishEvent).ids;

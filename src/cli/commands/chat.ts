@@ -1,0 +1,240 @@
+// `longwave chat <model>`: a conversation in the terminal. Lines from a pipe are asked one after the other.
+import { readFileSync } from "node:fs";
+import { createInterface, type Interface } from "node:readline";
+import { z } from "zod";
+import { writeFileAtomic } from "../../base/atomic.ts";
+import { AbortedError, DataError, LongwaveError, UsageError } from "../../base/errors.ts";
+import { samplingOptions } from "../../decode/sampling/options.ts";
+import type { Conversation } from "../../recipes/text-model/conversation.ts";
+import type { TextResult } from "../../recipes/text-model/text-model.ts";
+import { type CommandContext, defineCommand } from "../command.ts";
+import { modelFields, openTextModel } from "../text-model-flags.ts";
+
+const schema = z.object({
+  ...modelFields,
+  system: z.string().default("").describe("What the model is told first. Default: what its chat template says."),
+  maxNewTokens: z.int().min(1).default(512).describe("Tokens of an answer at most.").meta({ short: "n" }),
+  stop: z.array(z.string().min(1)).default([]).describe("Text that ends an answer; may be given several times."),
+  seed: z.int().nonnegative().default(0).describe("Same seed and questions, same answers."),
+  whenFull: z
+    .enum(["drop-oldest", "stop"])
+    .default("drop-oldest")
+    .describe("When the context is full: let the oldest question and answer go, or stop with an error."),
+  ...samplingOptions.shape,
+});
+
+const help = `/help            this list
+/reset           forget the conversation; the system message stays
+/system <text>   what the model is told first; without text: nothing
+/undo            take back the last question and answer
+/retry           answer the last question anew, with another seed
+/history         show the conversation
+/stats           speed of the last answer
+/save <file>     write the conversation as JSON
+/load <file>     go on with a conversation from a file
+/exit            end (or Ctrl-D)
+Ctrl-C stops an answer; between answers it ends the chat. End a line with \\ to go on in the next one.`;
+
+export const chat = defineCommand({
+  name: "chat",
+  summary: "Talk with a model in the terminal",
+  description: "Needs a model with a chat template. Commands begin with a slash; /help lists them.",
+  schema,
+  positionals: ["model"],
+  examples: [
+    { command: "chat models/SmolLM2-135M-Instruct.gguf --temperature 0.7 --top-p 0.9", note: "from a GGUF file" },
+    { command: "chat models/smol.gguf --speculate lookup --no-do-sample", note: "with drafts from the text so far" },
+  ],
+  run: async (options, context) => {
+    const { system, maxNewTokens, stop, seed, whenFull } = options;
+    const sampling = Object.fromEntries(Object.keys(samplingOptions.shape).map((name) => [name, options[name as keyof typeof options]]));
+    using model = await openTextModel(options, context);
+    const { Conversation } = await import("../../recipes/text-model/conversation.ts");
+    const conversation = new Conversation(model, { system, whenFull });
+    model.chatIds([{ role: "user", content: "" }]);
+    const isTerminal = context.stdin.isTTY === true && context.stdout.isTTY;
+    const lines = createInterface({ input: context.stdin, ...(isTerminal ? { output: process.stdout, terminal: true } : {}) });
+    const session = new Session(conversation, context, lines, isTerminal, (signal, attempt) => ({
+      maxNewTokens,
+      stop,
+      sampling,
+      seed: seed + attempt,
+      signal,
+    }));
+    if (isTerminal) {
+      const { colors } = context.stdout;
+      context.print(
+        colors.dim(`${options.model}, context of ${model.runner.capacity} tokens. /help lists commands; Ctrl-C stops an answer.`),
+      );
+    }
+    try {
+      await session.run();
+    } finally {
+      lines.close();
+    }
+  },
+});
+
+type AnswerOptions = (signal: AbortSignal, attempt: number) => Parameters<Conversation["ask"]>[1];
+
+class Session {
+  readonly #conversation: Conversation;
+  readonly #context: CommandContext;
+  readonly #lines: Interface;
+  readonly #isTerminal: boolean;
+  readonly #answerOptions: AnswerOptions;
+  #answering: AbortController | undefined;
+  #attempt = 0;
+  #last: TextResult | undefined;
+
+  constructor(conversation: Conversation, context: CommandContext, lines: Interface, isTerminal: boolean, answerOptions: AnswerOptions) {
+    this.#conversation = conversation;
+    this.#context = context;
+    this.#lines = lines;
+    this.#isTerminal = isTerminal;
+    this.#answerOptions = answerOptions;
+  }
+
+  async run(): Promise<void> {
+    const { colors } = this.#context.stdout;
+    this.#lines.on("SIGINT", () => {
+      if (this.#answering) this.#answering.abort(new AbortedError("chat: the answer was stopped"));
+      else this.#lines.close();
+    });
+    const prompt = (text: string): void => {
+      if (!this.#isTerminal) return;
+      this.#lines.setPrompt(text);
+      this.#lines.prompt();
+    };
+    let pending = "";
+    prompt(colors.cyan("> "));
+    for await (const line of this.#lines) {
+      this.#context.signal.throwIfAborted();
+      if (line.endsWith("\\")) {
+        pending += `${line.slice(0, -1)}\n`;
+        prompt(colors.dim(". "));
+        continue;
+      }
+      const text = (pending + line).trim();
+      pending = "";
+      if (text.startsWith("/")) {
+        if (await this.#command(text)) break;
+      } else if (text !== "") await this.#answer(text);
+      prompt(colors.cyan("> "));
+    }
+  }
+
+  async #answer(question: string): Promise<void> {
+    const { stdout, stderr, signal } = this.#context;
+    this.#answering = new AbortController();
+    const dropped = this.#conversation.numDropped;
+    const joined = AbortSignal.any([this.#answering.signal, signal]);
+    try {
+      for await (const piece of this.#conversation.ask(question, this.#answerOptions(joined, this.#attempt))) stdout.write(piece);
+      stdout.write("\n");
+      this.#last = this.#conversation.lastResult;
+      if (this.#last?.reason === "context") stderr.write("(the context is full: the answer ends here)\n");
+      if (this.#last?.reason === "length") stderr.write("(cut at --max-new-tokens)\n");
+    } catch (error) {
+      if (this.#answering.signal.aborted && !signal.aborted) stdout.write("\n(stopped)\n");
+      else if (error instanceof LongwaveError && !(error instanceof AbortedError) && this.#isTerminal)
+        stderr.write(`${error.message}${error.hint ? `. ${error.hint}` : ""}\n`);
+      else throw error;
+    } finally {
+      this.#answering = undefined;
+    }
+    if (this.#conversation.numDropped > dropped)
+      stderr.write(`(the context was full: ${this.#conversation.numDropped - dropped} oldest messages were left out)\n`);
+  }
+
+  /** True when the chat ends. */
+  async #command(text: string): Promise<boolean> {
+    const [name, ...words] = text.split(" ");
+    const rest = words.join(" ").trim();
+    const say = (line: string): void => this.#context.print(line);
+    const conversation = this.#conversation;
+    switch (name) {
+      case "/exit":
+      case "/quit":
+      case "/bye":
+        return true;
+      case "/help":
+        say(help);
+        return false;
+      case "/reset":
+        conversation.reset();
+        say("(forgotten)");
+        return false;
+      case "/system":
+        conversation.setSystem(rest);
+        return false;
+      case "/undo":
+        say(conversation.undo() ? "(taken back)" : "(nothing to take back)");
+        return false;
+      case "/retry": {
+        const question = conversation.messages.findLast(({ role }) => role === "user")?.content;
+        if (typeof question !== "string") say("(nothing was asked yet)");
+        else {
+          conversation.undo();
+          this.#attempt++;
+          await this.#answer(question);
+        }
+        return false;
+      }
+      case "/history":
+        for (const { role, content } of conversation.messages) say(`${role}: ${content}`);
+        return false;
+      case "/stats":
+        say(this.#last ? statistics(this.#last) : "(no answer yet)");
+        return false;
+      case "/save":
+      case "/load":
+        try {
+          this.#file(name, rest);
+        } catch (error) {
+          if (!(error instanceof LongwaveError) || !this.#isTerminal) throw error;
+          this.#context.stderr.write(`${error.message}\n`);
+        }
+        return false;
+      default:
+        this.#context.stderr.write(`chat: expected one of the commands that /help lists, got ${name}\n`);
+        return false;
+    }
+  }
+
+  #file(name: string, path: string): void {
+    if (path === "") throw new UsageError(`chat: expected ${name} <file>, got no file`);
+    if (name === "/save") {
+      writeFileAtomic(path, `${JSON.stringify(this.#conversation.messages, null, 2)}\n`);
+      this.#context.print(`(${this.#conversation.messages.length} messages in ${path})`);
+      return;
+    }
+    const messages = readMessages(path);
+    this.#conversation.messages.splice(0, this.#conversation.messages.length, ...messages);
+    this.#context.print(`(${messages.length} messages from ${path})`);
+  }
+}
+
+const messagesSchema = z.array(z.object({ role: z.enum(["system", "user", "assistant"]), content: z.string() }));
+
+/** @throws DataError for a file that holds no conversation. */
+function readMessages(path: string): z.output<typeof messagesSchema> {
+  try {
+    return messagesSchema.parse(JSON.parse(readFileSync(path, "utf8")));
+  } catch (cause) {
+    throw new DataError(`${path}: expected a conversation that /save wrote, got none`, { hint: "Check the path.", cause });
+  }
+}
+
+/** What an answer cost, in one line. */
+export function statistics({ promptTokens, cachedTokens, ids, tokensPerSecond, speculation }: TextResult): string {
+  const parts = [
+    `${promptTokens} tokens read, ${cachedTokens} of them from the cache`,
+    `${ids.length} written at ${tokensPerSecond.toFixed(1)} tokens/s`,
+  ];
+  if (speculation) {
+    const shares = speculation.acceptanceByPosition.map((share) => share.toFixed(2)).join(", ");
+    parts.push(`${speculation.tokensPerStep.toFixed(2)} tokens a step; accepted by position: ${shares || "no drafts"}`);
+  }
+  return parts.join("; ");
+}

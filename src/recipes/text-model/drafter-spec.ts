@@ -1,0 +1,137 @@
+// What a user may write after --speculate: `none`, `lookup`, `suffix`, `draft:<model>`, `medusa:<folder>`, or a folder of trained heads; options
+// follow as `,name=value`. A drafter knows its target's vocabulary, so it is opened with the target.
+import { nearest, UsageError } from "../../base/errors.ts";
+import type { Drafter } from "../../decode/drafter.ts";
+import {
+  DraftModelDrafter,
+  draftModelSchema,
+  LookupDrafter,
+  lookupSchema,
+  SuffixDrafter,
+  suffixSchema,
+  VocabularyMap,
+  type VocabularySide,
+} from "../../decode/index.ts";
+import type { InferenceModel } from "../../models/decoder/quantise.ts";
+import type { Backend } from "../../runtime/backend.ts";
+import { type Tokenizer, tokenBytes } from "../../text/index.ts";
+import { openDrafter as openHeads } from "../drafter-source.ts";
+import { type LoadedModel, loadModel, type WeightKind } from "./load-model.ts";
+
+const kinds = ["none", "lookup", "suffix", "draft", "medusa"] as const;
+
+export interface DrafterTarget {
+  readonly backend: Backend;
+  readonly model: InferenceModel;
+  readonly tokenizer: Tokenizer;
+  /** Positions of the target's cache. */
+  readonly capacity: number;
+}
+
+export interface OpenDrafterOptions {
+  /** How the weights of a draft model are held. Default: as they are stored. */
+  weights?: WeightKind;
+  /** Draft models draw their drafts, for verifiers that use their distribution. Default false: most probable tokens. */
+  draw?: boolean;
+  signal?: AbortSignal;
+}
+
+/**
+ * Opens the drafter that a text names; undefined for `none`.
+ * @throws UsageError for an unknown kind or option; FormatError, CheckpointError for models that cannot be read.
+ */
+export async function openDrafterSpec(spec: string, target: DrafterTarget, options: OpenDrafterOptions = {}): Promise<Drafter | undefined> {
+  const [head, ...settings] = spec.split(",");
+  const colon = head.indexOf(":");
+  const [kind, path] = colon < 0 ? [head, undefined] : [head.slice(0, colon), head.slice(colon + 1)];
+  const given = settingsOf(settings, spec);
+  switch (kind) {
+    case "none":
+      return undefined;
+    case "lookup":
+      return new LookupDrafter(parsed(given, lookupSchema.shape));
+    case "suffix":
+      return new SuffixDrafter(parsed(given, suffixSchema.shape));
+    case "draft": {
+      if (!path)
+        throw new UsageError("speculate: expected draft:<model>, got no model", { hint: "Name a smaller model of the same family." });
+      const draft = await loadModel(path, { weights: options.weights, signal: options.signal });
+      const chosen = parsed(given, draftModelSchema.shape);
+      return openDraftModel(draft, target, { ...(options.draw ? { draw: "sample" } : {}), ...chosen });
+    }
+    case "medusa":
+      return openHeads(target.backend, path ?? "", target.model, target.tokenizer.hash);
+    default: {
+      // A path: heads that train-drafter wrote.
+      if (colon < 0 && !/[/\\.]/.test(head)) {
+        const near = nearest(kind, kinds);
+        throw new UsageError(`speculate: expected ${kinds.join(", ")} or a folder of heads, got ${kind}`, {
+          hint: near ? `Did you mean ${near}?` : "For example --speculate lookup.",
+        });
+      }
+      return openHeads(target.backend, spec, target.model, target.tokenizer.hash);
+    }
+  }
+}
+
+/** A drafter of a model that was loaded, through a map of vocabularies where they differ. */
+export function openDraftModel(
+  draft: LoadedModel,
+  target: DrafterTarget,
+  options: ConstructorParameters<typeof DraftModelDrafter>[2],
+): DraftModelDrafter {
+  const same = draft.tokenizer.hash === target.tokenizer.hash && draft.model.config.vocabSize === target.model.config.vocabSize;
+  const learned = draft.model.config.position === "learned";
+  return new DraftModelDrafter(target.backend, draft.model, options, {
+    tokenizerHash: draft.tokenizer.hash,
+    runner: { capacity: learned ? Math.min(draft.model.config.contextLength, target.capacity) : target.capacity },
+    ...(same
+      ? {}
+      : { map: mapVocabularies(target.tokenizer, target.model.config.vocabSize, draft.tokenizer, draft.model.config.vocabSize) }),
+  });
+}
+
+function mapVocabularies(target: Tokenizer, targetSize: number, draft: Tokenizer, draftSize: number): VocabularyMap {
+  const side = (tokenizer: Tokenizer, size: number): VocabularySide => {
+    const bytes = tokenBytes(tokenizer);
+    return { size, bytesOf: (id) => bytes[id] };
+  };
+  const special = (["bos", "eos"] as const).flatMap((role): [number, number][] => {
+    const [a, b] = [target.specialIds[role], draft.specialIds[role]];
+    return a === undefined || b === undefined ? [] : [[a, b]];
+  });
+  return new VocabularyMap({
+    target: side(target, targetSize),
+    draft: side(draft, draftSize),
+    encodeDraft: (bytes) => draft.encode(Buffer.from(bytes).toString("utf8"), { addSpecialTokens: false, parseSpecialTokens: false }),
+    special,
+  });
+}
+
+function settingsOf(settings: readonly string[], spec: string): Map<string, string> {
+  return new Map(
+    settings.map((setting) => {
+      const equals = setting.indexOf("=");
+      if (equals <= 0)
+        throw new UsageError(`speculate: expected name=value after the comma, got ${JSON.stringify(setting)} in ${spec}`, {
+          hint: "For example lookup,numTokens=8.",
+        });
+      return [setting.slice(0, equals).trim(), setting.slice(equals + 1).trim()];
+    }),
+  );
+}
+
+/** Values of a schema's fields, by the look of the text; unknown names are errors with the nearest one. */
+function parsed(given: ReadonlyMap<string, string>, shape: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const names = Object.keys(shape);
+  return Object.fromEntries(
+    [...given].map(([name, text]) => {
+      if (!names.includes(name)) {
+        const near = nearest(name, names);
+        throw new UsageError(`speculate: expected ${names.join(", ")}, got ${name}`, { hint: near ? `Did you mean ${near}?` : undefined });
+      }
+      const number = Number(text);
+      return [name, text === "true" ? true : text === "false" ? false : text !== "" && !Number.isNaN(number) ? number : text];
+    }),
+  );
+}

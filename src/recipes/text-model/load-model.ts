@@ -1,0 +1,140 @@
+// One way to load whatever a user names as a language model: a checkpoint folder, a run, a GGUF or llama2.c file, or a name on the hub; with its
+// tokenizer, its chat template and what its generation_config.json says.
+import { existsSync, statSync } from "node:fs";
+import { extname, join } from "node:path";
+import { FormatError, UsageError } from "../../base/errors.ts";
+import { openGguf } from "../../formats/gguf.ts";
+import { readJsonObject } from "../../formats/json-file.ts";
+import { type LoadedDecoder, loadDecoder } from "../../models/decoder/checkpoint.ts";
+import { loadQuantisedGguf } from "../../models/decoder/gguf-quantised.ts";
+import { bytesOfTree, type InferenceModel, quantiseDecoder } from "../../models/decoder/quantise.ts";
+import { ggufTokenizerFiles, loadGgufTokenizer } from "../../text/gguf-tokenizer.ts";
+import { ChatTemplate, loadTokenizer, type Tokenizer } from "../../text/index.ts";
+import { resolveModel, tokenizerBeside } from "../model-source.ts";
+import { checkSameTokens } from "./same-tokens.ts";
+
+/** stored: as in the file (f32 for floats, blocks for GGUF's Q8_0, Q4_0 and Q4_1); f32: dequantised; q8, q4: quantised at load. */
+export const weightKinds = ["stored", "f32", "q8", "q4"] as const;
+export type WeightKind = (typeof weightKinds)[number];
+
+export interface LoadModelOptions {
+  /** tokenizer.json or its folder. Default: beside the model or in it. */
+  tokenizer?: string;
+  /** Default stored. */
+  weights?: WeightKind;
+  /** How far a download is, in bytes. */
+  onProgress?: (file: string, loaded: number, total: number) => void;
+  /** Never download: take what the hub's cache holds. Default false. */
+  offline?: boolean;
+  signal?: AbortSignal;
+}
+
+export interface LoadedModel {
+  /** What was asked for. */
+  readonly name: string;
+  /** The file or folder it was read from. */
+  readonly path: string;
+  readonly model: InferenceModel;
+  /** With memory of its own for training and saving; undefined for weights in blocks. */
+  readonly decoder: LoadedDecoder | undefined;
+  readonly tokenizer: Tokenizer;
+  readonly chatTemplate: ChatTemplate | undefined;
+  /** End tokens that the checkpoint names, besides the tokenizer's. */
+  readonly eosTokenIds: readonly number[];
+  /** generation_config.json, empty where there is none. */
+  readonly generationConfig: Readonly<Record<string, unknown>>;
+  readonly weights: WeightKind;
+  /** Bytes of all tensors. */
+  readonly bytes: number;
+}
+
+/**
+ * @param source a path, or `owner/name[@revision]` on the hub.
+ * @throws FormatError, CheckpointError for what cannot be read; UsageError for a tokenizer of another model; RemoteError for a hub that fails.
+ */
+export async function loadModel(source: string, options: LoadModelOptions = {}): Promise<LoadedModel> {
+  const local = existsSync(source) ? source : await fetched(source, options);
+  const path = resolveModel(local);
+  options.signal?.throwIfAborted();
+  const isGguf = isGgufFile(path);
+  const { weights = "stored" } = options;
+  const { model, decoder } = isGguf ? openGgufModel(path, weights) : openFloatModel(path, weights);
+  const inside = isGguf && !options.tokenizer;
+  const tokenizer = inside ? loadGgufTokenizer(path) : loadTokenizer(options.tokenizer ?? tokenizerBeside(path));
+  const { vocabSize } = model.config;
+  // A model's vocabulary may be padded past its tokenizer's, never the other way round.
+  if (tokenizer.vocabSize > vocabSize)
+    throw new UsageError(`tokenizer: expected at most ${vocabSize} tokens for this model, got ${tokenizer.vocabSize}`, {
+      hint: "Use the tokenizer of this model.",
+    });
+  if (options.tokenizer !== undefined) {
+    const own = ownTokenizer(path, isGguf);
+    if (own) checkSameTokens(tokenizer, own);
+  }
+  const generationConfig = isGguf ? {} : readIfThere(join(path, "generation_config.json"));
+  return {
+    name: source,
+    path,
+    model,
+    decoder,
+    tokenizer,
+    chatTemplate: chatTemplateOf(path, isGguf, options.tokenizer),
+    eosTokenIds: eosOf(tokenizer, generationConfig, decoder?.hfConfig),
+    generationConfig,
+    weights,
+    bytes: bytesOfTree(model.parameters.tree),
+  };
+}
+
+/** The tokenizer that lies beside a model or in it, where there is one. */
+function ownTokenizer(path: string, isGguf: boolean): Tokenizer | undefined {
+  if (isGguf) return loadGgufTokenizer(path);
+  return statSync(path).isDirectory() && existsSync(join(path, "tokenizer.json")) ? loadTokenizer(path) : undefined;
+}
+
+export const isGgufFile = (path: string): boolean =>
+  extname(path).toLowerCase() === ".gguf" && (statSync(path, { throwIfNoEntry: false })?.isFile() ?? false);
+
+function openGgufModel(path: string, weights: WeightKind): { model: InferenceModel; decoder: LoadedDecoder | undefined } {
+  if (weights !== "f32") return { model: loadQuantisedGguf(path, { weights }), decoder: undefined };
+  const decoder = loadDecoder(path);
+  return { model: decoder, decoder };
+}
+
+function openFloatModel(path: string, weights: WeightKind): { model: InferenceModel; decoder: LoadedDecoder | undefined } {
+  const decoder = loadDecoder(path);
+  if (weights === "stored" || weights === "f32") return { model: decoder, decoder };
+  return { model: quantiseDecoder(decoder, { bits: weights === "q8" ? 8 : 4 }), decoder: undefined };
+}
+
+/** Names with one slash may be on the hub; anything else is a path that is not there. */
+async function fetched(source: string, { onProgress, offline, signal }: LoadModelOptions): Promise<string> {
+  const isName = /^[\w.-]+\/[\w.-]+(@[\w./-]+)?$/.test(source) && !/\.(gguf|bin|safetensors)$/.test(source) && !source.startsWith(".");
+  if (!isName)
+    throw new FormatError(`${source}: expected a checkpoint folder, a model file or owner/name on the hub, got nothing there`, {
+      hint: "Check the path.",
+    });
+  const { downloadModel } = await import("../../formats/hub.ts");
+  return downloadModel(source, {
+    ...(onProgress ? { onProgress: ({ file, loaded, total }) => onProgress(file, loaded, total ?? 0) } : {}),
+    ...(offline === undefined ? {} : { offline }),
+    ...(signal ? { signal } : {}),
+  });
+}
+
+function chatTemplateOf(path: string, isGguf: boolean, tokenizerPath: string | undefined): ChatTemplate | undefined {
+  if (isGguf && !tokenizerPath) {
+    using file = openGguf(path);
+    return ChatTemplate.fromConfig(ggufTokenizerFiles(file).config);
+  }
+  return ChatTemplate.load(tokenizerPath ?? path);
+}
+
+function eosOf(tokenizer: Tokenizer, generationConfig: Readonly<Record<string, unknown>>, config: object | undefined): readonly number[] {
+  const named = generationConfig.eos_token_id ?? (config as { eos_token_id?: unknown } | undefined)?.eos_token_id;
+  const ids = (Array.isArray(named) ? named : [named]).filter((id): id is number => Number.isInteger(id));
+  const { eos } = tokenizer.specialIds;
+  return [...new Set([...(eos === undefined ? [] : [eos]), ...ids])];
+}
+
+const readIfThere = (path: string): Record<string, unknown> => (existsSync(path) ? readJsonObject(path) : {});

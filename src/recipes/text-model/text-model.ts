@@ -1,0 +1,210 @@
+// A language model ready to be spoken to: `const model = await load("…"); for await (const piece of model.generate("Once")) …`. It holds one
+// sequence; what a prompt shares with the text before it stays in the cache and is not read again.
+import { BackendError, UsageError } from "../../base/errors.ts";
+import type { Drafter } from "../../decode/drafter.ts";
+import { type FinishReason, type GenerationRequest, generate } from "../../decode/generate.ts";
+import { DecoderRunner } from "../../decode/runner.ts";
+import type { SamplingOptionsInput } from "../../decode/sampling/options.ts";
+import type { SpeculationSummary } from "../../decode/speculation-metrics.ts";
+import type { Verifier } from "../../decode/verifiers/verifier.ts";
+import type { DecoderConfig } from "../../models/decoder/config.ts";
+import type { Backend } from "../../runtime/backend.ts";
+import { openBackend } from "../../runtime/open.ts";
+import type { ChatMessage, Tokenizer } from "../../text/index.ts";
+import { openDrafterSpec } from "./drafter-spec.ts";
+import { type LoadedModel, type LoadModelOptions, loadModel } from "./load-model.ts";
+
+export interface LoadOptions extends LoadModelOptions {
+  /** Threads of ONNX Runtime. Default: the number of physical cores. */
+  threads?: number;
+  /** A backend that is open already; it stays open after `dispose`. */
+  backend?: Backend;
+  /** Positions of the cache. Default: the model's context length, at most 4096. */
+  capacity?: number;
+  /** `lookup`, `suffix`, `draft:<model>`, a folder of trained heads, or a drafter of one's own. Default none. */
+  speculate?: string | Drafter;
+  /** Tokens of every call, for texts that are equal to the last bit with and without chains of drafts. Default 0: off. */
+  exactBlock?: number;
+}
+
+export interface TextOptions {
+  /** Default 256. */
+  maxNewTokens?: number;
+  /** Text that ends the answer. Default none. */
+  stop?: readonly string[];
+  /** Default 0. */
+  seed?: number;
+  /** Default: the model's own distribution; `{ doSample: false }` for the most probable tokens. */
+  sampling?: SamplingOptionsInput;
+  /** How drafts are verified. Default: lossless. */
+  verifier?: Verifier;
+  /** Ids that end the answer. Default: those that the checkpoint names. */
+  eosTokenIds?: readonly number[];
+  signal?: AbortSignal;
+}
+
+export interface TextResult {
+  readonly text: string;
+  readonly ids: readonly number[];
+  readonly reason: FinishReason;
+  /** Tokens of the prompt, and those of them that the cache held. */
+  readonly promptTokens: number;
+  readonly cachedTokens: number;
+  readonly tokensPerSecond: number;
+  readonly speculation?: SpeculationSummary;
+}
+
+/** Loads a model for generation. @throws as {@link loadModel}; BackendError when ONNX Runtime does not load. */
+export async function load(source: string, options: LoadOptions = {}): Promise<TextModel> {
+  const loaded = await loadModel(source, options);
+  const own = options.backend === undefined;
+  const backend = options.backend ?? openBackend(options.threads === undefined ? {} : { threads: options.threads }).backend;
+  try {
+    const capacity = options.capacity ?? Math.min(loaded.model.config.contextLength, 4096);
+    const { speculate } = options;
+    const target = { backend, model: loaded.model, tokenizer: loaded.tokenizer, capacity };
+    const drafter = typeof speculate === "string" ? await openDrafterSpec(speculate, target, { signal: options.signal }) : speculate;
+    return new TextModel(loaded, backend, { own, capacity, drafter, exactBlock: options.exactBlock ?? 0 });
+  } catch (error) {
+    if (own) backend.dispose();
+    throw error;
+  }
+}
+
+export class TextModel {
+  readonly loaded: LoadedModel;
+  readonly runner: DecoderRunner;
+  readonly drafter: Drafter | undefined;
+  readonly #backend: Backend;
+  readonly #ownsBackend: boolean;
+  /** Ids of the tokens that the cache holds. */
+  #held: readonly number[] = [];
+  #result: TextResult | undefined;
+  #busy = false;
+
+  constructor(
+    loaded: LoadedModel,
+    backend: Backend,
+    { own, capacity, drafter, exactBlock }: { own: boolean; capacity: number; drafter: Drafter | undefined; exactBlock: number },
+  ) {
+    this.loaded = loaded;
+    this.#backend = backend;
+    this.#ownsBackend = own;
+    this.drafter = drafter;
+    this.runner = new DecoderRunner(backend, loaded.model, { capacity, exactBlock });
+  }
+
+  get tokenizer(): Tokenizer {
+    return this.loaded.tokenizer;
+  }
+
+  get config(): DecoderConfig {
+    return this.loaded.model.config;
+  }
+
+  /** What the last call that ran to its end produced. */
+  get lastResult(): TextResult | undefined {
+    return this.#result;
+  }
+
+  /**
+   * Text behind the prompt, piece by piece as it is certain.
+   * @param prompt text, or token ids.
+   * @throws UsageError for a prompt that is empty or too long, BackendError while another answer is being written.
+   */
+  async *generate(prompt: string | readonly number[] | Int32Array, options: TextOptions = {}): AsyncGenerator<string> {
+    if (this.#busy) throw new BackendError("TextModel: expected one answer at a time, got a second call", { hint: "Await the first one." });
+    this.#busy = true;
+    const ids = typeof prompt === "string" ? this.encode(prompt) : Int32Array.from(prompt);
+    let cachedLength = 0;
+    const most = Math.min(this.#held.length, this.runner.cache.lengths[0], ids.length - 1);
+    while (cachedLength < most && this.#held[cachedLength] === ids[cachedLength]) cachedLength++;
+    const request: GenerationRequest = {
+      ids,
+      cachedLength,
+      sampling: options.sampling ?? {},
+      maxNewTokens: options.maxNewTokens ?? 256,
+      stop: options.stop ?? [],
+      seed: options.seed ?? 0,
+      eosTokenIds: options.eosTokenIds ?? this.loaded.eosTokenIds,
+    };
+    const added: number[] = [];
+    const startedAt = performance.now();
+    let firstAt = 0;
+    try {
+      const settings = { tokenizer: this.tokenizer, signal: options.signal, drafter: this.drafter, verifier: options.verifier };
+      for await (const event of generate(this.runner, [request], settings)) {
+        if (event.kind === "token") {
+          if (added.length === 0) firstAt = performance.now();
+          added.push(event.id);
+          if (event.text) yield event.text;
+          continue;
+        }
+        if (event.kind === "text") {
+          yield event.text;
+          continue;
+        }
+        const seconds = (performance.now() - (added.length > 1 ? firstAt : startedAt)) / 1000;
+        this.#result = {
+          text: event.text,
+          ids: event.ids,
+          reason: event.reason,
+          promptTokens: ids.length,
+          cachedTokens: cachedLength,
+          tokensPerSecond: Math.max(1, added.length - 1) / seconds,
+          ...(event.speculation ? { speculation: event.speculation } : {}),
+        };
+      }
+    } finally {
+      // Also after an abort: the cache holds a beginning of the prompt and what was committed behind it.
+      this.#held = [...ids, ...added].slice(0, this.runner.cache.lengths[0]);
+      this.#busy = false;
+    }
+  }
+
+  /** The whole text behind a prompt. */
+  async complete(prompt: string | readonly number[] | Int32Array, options: TextOptions = {}): Promise<TextResult> {
+    for await (const _ of this.generate(prompt, options));
+    return this.#result as TextResult;
+  }
+
+  /**
+   * The answer to a conversation, by the checkpoint's chat template.
+   * @throws UsageError for a model without a chat template.
+   */
+  chat(messages: readonly ChatMessage[], options: TextOptions = {}): AsyncGenerator<string> {
+    return this.generate(this.chatIds(messages), options);
+  }
+
+  /** Token ids of a conversation up to where the answer begins. */
+  chatIds(messages: readonly ChatMessage[]): Int32Array {
+    const { chatTemplate, name } = this.loaded;
+    if (!chatTemplate)
+      throw new UsageError(`${name}: expected a model with a chat template, got none`, {
+        hint: "Use generate with a prompt, or a model that was tuned for conversations.",
+      });
+    // The template writes special tokens itself.
+    return this.tokenizer.encode(chatTemplate.render(messages, { addGenerationPrompt: true }), { addSpecialTokens: false });
+  }
+
+  /** Ids of a prompt; of an empty one the token that stands at the beginning of a text. @throws UsageError when there is none. */
+  encode(prompt: string): Int32Array {
+    const ids = this.tokenizer.encode(prompt);
+    if (ids.length > 0) return ids;
+    const beginning = this.tokenizer.specialIds.bos ?? this.tokenizer.specialIds.eos;
+    if (beginning !== undefined) return Int32Array.of(beginning);
+    throw new UsageError("prompt: expected some text, got none, and the tokenizer has no token for the beginning of a text", {
+      hint: "Give a prompt.",
+    });
+  }
+
+  dispose(): void {
+    this.drafter?.dispose();
+    this.runner.dispose();
+    if (this.#ownsBackend) this.#backend.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
