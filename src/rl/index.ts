@@ -1,4 +1,56 @@
-// Learning from reward: estimators and the policy loss (core), and language models (text).
+// Learning from reward: environments (control), estimators and the policy loss (core), and language models (text).
+
+export type { Drawing, Point, Shape, Tone } from "./control/drawing.ts";
+export * as shapes from "./control/drawing.ts";
+export type {
+  Autoreset,
+  Environment,
+  EnvironmentFactory,
+  EnvironmentStep,
+  FinishedEpisode,
+  ResetOptions,
+  Value,
+  VectorEnvironment,
+} from "./control/environment.ts";
+export { Acrobot } from "./control/environments/acrobot.ts";
+export { Blackjack } from "./control/environments/blackjack.ts";
+export { CartPole } from "./control/environments/cart-pole.ts";
+export { CliffWalking } from "./control/environments/cliff-walking.ts";
+export { FrozenLake, randomFrozenLakeMap } from "./control/environments/frozen-lake.ts";
+export { MountainCar, MountainCarContinuous } from "./control/environments/mountain-car.ts";
+export { Pendulum } from "./control/environments/pendulum.ts";
+export { decodeTaxi, encodeTaxi, Taxi } from "./control/environments/taxi.ts";
+export type { Outcome, TabularEnvironment, TransitionTable } from "./control/environments/transition-table.ts";
+export { type EnvironmentInfo, environmentFactory, environmentIds, environmentInfo, makeEnvironment } from "./control/registry.ts";
+export {
+  Box,
+  type BoxSpace,
+  contains,
+  Discrete,
+  type DiscreteSpace,
+  featureSize,
+  MultiBinary,
+  type MultiBinarySpace,
+  MultiDiscrete,
+  type MultiDiscreteSpace,
+  type Space,
+} from "./control/spaces.ts";
+export { batchEnvironments } from "./control/vector.ts";
+export type { BatchOptions } from "./control/vector-slice.ts";
+export type { EnvironmentSpec } from "./control/vector-spec.ts";
+export { openEnvironments, type WorkerOptions, workerEnvironments } from "./control/vector-workers.ts";
+export { clipAction, rescaleAction } from "./control/wrappers/actions.ts";
+export { EnvironmentWrapper } from "./control/wrappers/environment-wrapper.ts";
+export { EpisodeMonitor } from "./control/wrappers/episode-monitor.ts";
+export { frameStack } from "./control/wrappers/frame-stack.ts";
+export { type NormalisedReward, type NormaliseRewardOptions, normaliseReward } from "./control/wrappers/normalise-reward.ts";
+export {
+  type NormalisedEnvironments,
+  type NormaliseOptions,
+  normalise as normaliseEnvironments,
+} from "./control/wrappers/normalised-environments.ts";
+export { Normaliser, type NormaliserOptions } from "./control/wrappers/normaliser.ts";
+export { timeLimit } from "./control/wrappers/time-limit.ts";
 export {
   type GroupAdvantageOptions,
   type GroupEstimator,
@@ -27,6 +79,7 @@ export {
   type RewardAdvantages,
   rewardAdvantages,
 } from "./core/reward-advantages.ts";
+export { RunningMoments, type RunningMomentsState } from "./core/running-moments.ts";
 export { maskedMoments, type WhitenOptions, whiten } from "./core/whitening.ts";
 export { drawPolicy, drawValues, type GridWorld, type GridWorldOptions, gridActions, gridWorld } from "./tabular/grid-world.ts";
 export {
