@@ -137,6 +137,10 @@ describe("storageError", () => {
   it("translates system errors and leaves others alone", () => {
     writeFileSync(join(root, "file"), "");
     expect(() => writeFileAtomic(join(root, "file", "below"), "")).toThrow(CheckpointError);
+    for (const below of ["below", "far/below"])
+      expect(() => writeFileAtomic(join(root, "file", below), "")).toThrow(/expected a folder as parent, got (EEXIST|ENOTDIR) from mkdir/);
+    symlinkSync(join(root, "nowhere"), join(root, "broken"));
+    expect(() => writeDirectoryAtomic(join(root, "broken", "below"), () => undefined)).toThrow(/expected (a folder as parent|its folder)/);
     const other = new Error("x");
     expect(storageError(other, "p")).toBe(other);
     for (const code of ["ENOSPC", "EROFS", "EACCES", "ESOMETHING"]) {

@@ -114,6 +114,7 @@ export function storageError(cause: unknown, path: string): unknown {
 
 const fullDisk: [string, string] = ["enough free space", "Free some space or save to another disk, then resume."];
 const noPermission: [string, string] = ["permission to write there", "Choose a folder that you may write, or change its permissions."];
+const noFolder: [string, string] = ["a folder as parent", "A part of the path is a file or a broken link: choose another path."];
 const remedies: Record<string, [string, string]> = {
   ENOSPC: fullDisk,
   EDQUOT: fullDisk,
@@ -121,7 +122,12 @@ const remedies: Record<string, [string, string]> = {
   EROFS: ["a disk that can be written", "The file system is mounted read-only: save to another folder."],
   EACCES: noPermission,
   EPERM: noPermission,
-  ENOTDIR: ["a folder as parent", "A part of the path is a file: choose another path."],
+  ENOTDIR: noFolder,
+  // What mkdir says of the same.
+  EEXIST: noFolder,
+  ENOENT: ["its folder to be there", "The folder was removed, or a part of the path is a broken link: make it, or choose another path."],
+  ELOOP: ["a path without links in a circle", "Choose another path, or mend the links."],
+  ENOTEMPTY: ["a folder that nobody else writes to", "Give each run a folder of its own."],
   EISDIR: ["a file name", "The path is a folder: choose another path."],
   ENAMETOOLONG: ["a shorter name", "Shorten the path."],
   EMFILE: ["a free file handle", "Raise the limit of open files (ulimit -n)."],

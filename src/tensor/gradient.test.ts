@@ -189,6 +189,9 @@ describe("mistakes", () => {
     ).toThrow(place);
     expect(trace((x) => gradients(sum(scope(x, "layers.0", () => mul(x, x))), [x]), ["B", 3])).toThrow(/symbolic "B"/);
   });
+  test("outside of every scope the place is the backward pass", () => {
+    expect(trace((x) => gradients(sum(mul(x, x)), [x]), ["B", 3])).toThrow(/\[B(, 3)?\] in the backward pass$/);
+  });
   test("an operator without derivative is named, with the place", () => {
     const opaque = (x: Tensor): Tensor => apply1({ name: "opaque", infer: ([a]) => [a], emit: () => undefined }, [x], {});
     expect(trace((x) => gradients(sum(scope(x, "head", () => opaque(x))), [x]))).toThrow(

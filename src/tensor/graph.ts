@@ -134,7 +134,8 @@ export function scope<T>(anchor: Tensor, name: string, body: () => T): T {
 }
 
 /** The error with the place in the model at the end of its message, once. */
-export function locate(error: unknown, { scope }: Graph): unknown {
+export function locate(error: unknown, graph: Graph): unknown {
+  const scope = placeIn(graph);
   if (!(error instanceof LongwaveError) || scope === "") return error;
   // Scopes nest: the innermost one was added first, and the path of an outer one is its beginning.
   const tail = error.message.slice(error.message.lastIndexOf(" in ") + 4);
@@ -177,7 +178,10 @@ export function apply1<A extends Attributes>(operator: Operator<A>, inputs: read
   return apply(operator, inputs, attributes, graph)[0];
 }
 
-const at = (graph: Graph): string => (graph.scope ? ` in ${graph.scope}` : "");
+/** The backward pass of what has no scope bears its mark alone, which says nothing to a reader. */
+const placeIn = ({ scope }: Graph): string => (/^'+$/.test(scope) ? "the backward pass" : scope);
+
+const at = (graph: Graph): string => (graph.scope ? ` in ${placeIn(graph)}` : "");
 
 function describe(value: unknown): string {
   if (value === null || value === undefined) return String(value);

@@ -134,14 +134,26 @@ const topKOperator: Operator<{ k: number; axis: number; largest: boolean }> = {
   ],
   emit(emitter, node) {
     const { k, axis, largest } = node.attributes;
+    const [x] = node.inputs;
     const outputs = [emitter.output(node, 0), emitter.output(node, 1)];
-    emitter.node("TopK", [emitter.name(node.inputs[0]), emitter.ints([k])], outputs, { axis, largest: largest ? 1 : 0, sorted: 1 });
+    const select = (from: string, to: string[]): void =>
+      emitter.node("TopK", [from, emitter.ints([k])], to, { axis, largest: largest ? 1 : 0, sorted: 1 });
+    const open = x.shape.flatMap((dim, i) => (i !== axis && typeof dim === "string" ? [i] : []));
+    if (open.length === 0) return select(emitter.name(x), outputs);
+    // The kernel divides by the number of rows, which ends the process when there are none: one more of each unknown dimension for the
+    // time of the call.
+    const all = (value: number): string => emitter.ints(open.map(() => value));
+    const ends = emitter.ints([...open.map(() => 0), ...open.map(() => 1)]);
+    const padded = emitter.value("Pad", [emitter.name(x), ends, emitter.scalar(x.dtype, 0), emitter.ints(open)]);
+    const whole = outputs.map(() => emitter.temporary());
+    select(padded, whole);
+    for (const [i, output] of outputs.entries()) emitter.node("Slice", [whole[i], all(0), all(-1), emitter.ints(open)], [output]);
   },
 };
 
 /**
  * The `k` largest (or smallest) elements along `axis`, best first, the first of equals first, and their indices (i64). The values are
- * differentiable. A symbolic dimension must not be 0 at run time: the kernel divides by the number of rows.
+ * differentiable.
  */
 export function topK(
   x: Tensor,

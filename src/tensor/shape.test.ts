@@ -317,6 +317,10 @@ describe("concat, stack and split", () => {
       "concat: expected equal shapes except along axis 0, got f32[2, 2] and f32[1, 3]",
     );
     expect(() => evaluate((a, _, c) => concat([a, c], 0), x)).toThrow("concat: expected one dtype, got f32[2, 2] and i32[2, 2]");
+    for (const sizes of [2, [], undefined])
+      expect(() => evaluate((a) => split(a, sizes as never, 0), x)).toThrow(
+        `split: expected the sizes of at least one part, got ${Array.isArray(sizes) ? "[]" : sizes}`,
+      );
     expect(() => evaluate((a) => split(a, [1, 2], 0), x)).toThrow("split: expected sizes that add up to axis 0 of f32[2, 2], got [1, 2]");
     expect(() => evaluate(() => concat([]), x)).toThrow("concat: expected at least one tensor, got none");
   });

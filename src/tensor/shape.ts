@@ -5,6 +5,7 @@ import {
   apply,
   apply1,
   type Dim,
+  locate,
   normalizeAxis,
   type Operator,
   required,
@@ -192,9 +193,17 @@ const splitOperator: Operator<{ sizes: readonly number[]; axis: number }> = {
   },
 };
 
-/** Parts of the given sizes along `axis`. */
+/** Parts of the given sizes along `axis`. @throws ShapeError for sizes that do not add up. */
 export function split(x: Tensor, sizes: readonly number[], axis = -1): Tensor[] {
   const at = normalizeAxis("split", axis, x.rank);
+  // A number of parts is what other libraries take here.
+  if (!Array.isArray(sizes) || sizes.length === 0)
+    throw locate(
+      new ShapeError(`split: expected the sizes of at least one part, got ${Array.isArray(sizes) ? "[]" : String(sizes)}`, {
+        hint: "Give one size for each part: split(x, [2, 2], axis).",
+      }),
+      x.graph,
+    );
   if (sizes.length === 1 && sizes[0] === x.shape[at]) return [x];
   const parts = apply(splitOperator, [x], { sizes: [...sizes], axis: at });
   invariant(parts.length === sizes.length && sameShape(parts[0].shape.slice(0, at), x.shape.slice(0, at)), "split lost a part");

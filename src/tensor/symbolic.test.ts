@@ -124,6 +124,32 @@ describe("one program for all sizes gives what a program of each size gives", ()
   });
 });
 
+describe.each<[string, (string | number)[], number[], number]>([
+  ["rows", ["B", 3], [0, 3], 1],
+  ["either side of the axis", ["B", 3, "T"], [2, 3, 0], 1],
+  ["two of them", ["B", "T", 3], [0, 0, 3], 2],
+])("topK of nothing: %s", (_, named, shape, axis) => {
+  test("is nothing, and the program goes on to work", () => {
+    const program = compile(testBackend(), ({ x }) => topK(x, 2, { axis }), { x: spec("f32", named) }, { threads: 1 });
+    const empty = program.bind({ x: bufferFrom("f32", shape, new Float32Array(0)) });
+    empty.run();
+    expect(empty.outputs.values.shape).toEqual(shape.map((size, i) => (i === axis ? 2 : size)));
+    const x = bufferOf(
+      "f32",
+      randomDense(
+        5,
+        named.map((dim) => (typeof dim === "string" ? 2 : dim)),
+      ),
+    );
+    const full = program.bind({ x });
+    full.run();
+    const [values, indices] = evaluate((a) => Object.values(topK(a, 2, { axis })), [x]);
+    expect(Array.from(full.outputs.values.data as Float32Array)).toEqual(values.data);
+    expect(Array.from(full.outputs.indices.data as BigInt64Array, Number)).toEqual(indices.data);
+    program.dispose();
+  });
+});
+
 test("outputs of known names are allocated, others must be bound", () => {
   const program = compile(
     testBackend(),
