@@ -5,13 +5,13 @@
 // | environment            | first 5 steps | whole run | from each stored state |
 // |------------------------|---------------|-----------|------------------------|
 // | HalfCheetah            | 8e-14         | 1e-9      | 4e-14                  |
-// | Hopper                 | 3e-16         | 3e-15     | 5e-16                  |
-// | Walker2d               | 2e-14         | 2e-14     | 3e-14                  |
-// | Swimmer                | 5e-16         | 3e-14     | 9e-16                  |
-// | Ant                    | 7e-15         | 2e-10     | 5e-14                  |
+// | Hopper                 | 2e-16         | 5e-15     | 5e-16                  |
+// | Walker2d               | 1e-14         | 3e-14     | 2e-14                  |
+// | Swimmer                | 4e-16         | 3e-14     | 8e-16                  |
+// | Ant                    | 5e-15         | 3e-11     | 5e-14                  |
 // | InvertedPendulum       | 0             | 0         | 0                      |
-// | InvertedDoublePendulum | 2e-16         | 2e-16     | 2e-16                  |
-// | Reacher                | 5e-16         | 5e-16     | 5e-16                  |
+// | InvertedDoublePendulum | 2e-16         | 2e-16     | 1e-16                  |
+// | Reacher                | 1e-16         | 2e-16     | 4e-16                  |
 //
 // Tolerances: 1e-8 over the first 5 steps, then what a first difference of 1e-10 grows to (`growthOf1e10`), a hundredfold; 1e-9 step by step.
 // Ant needs MuJoCo 4's integration of rotations (see runge-kutta.ts); with MuJoCo 3's it is 2e-4 after 5 steps.

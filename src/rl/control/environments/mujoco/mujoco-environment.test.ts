@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { BackendError, CheckpointError, EnvironmentError, UsageError } from "../../../../base/errors.ts";
-import type { Environment } from "../../environment.ts";
+import type { Environment, EnvironmentFactory } from "../../environment.ts";
 import { contains } from "../../spaces.ts";
 import { loadMujoco, type Mujoco } from "./load.ts";
 import { type MujocoEnvironment, type MujocoName, mujocoEnvironment, mujocoFactory, mujocoTasks } from "./mujoco-environment.ts";
@@ -191,6 +191,14 @@ test("memory may grow under an environment in use", async () => {
   });
   expect(size()).toBeGreaterThan(start);
   expect(crowded).toEqual(alone);
+});
+
+test("a batch can be made of them", async () => {
+  const create: EnvironmentFactory = await mujocoFactory("Swimmer-v5");
+  const [one, other] = [create(0), create(1)];
+  expect(one.reset({ seed: 1 })).toEqual(other.reset({ seed: 1 }));
+  expect(one.reset({ seed: 2 })).not.toEqual(other.reset({ seed: 3 }));
+  for (const environment of [one, other]) environment.dispose?.();
 });
 
 test("memory is freed", async () => {
