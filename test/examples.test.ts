@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
+import { main as customEnvironment } from "../examples/custom-environment.ts";
 import { main as generateStories } from "../examples/generate-stories.ts";
 import { main as gridWorld } from "../examples/grid-world.ts";
 import { main as linearRegression } from "../examples/linear-regression.ts";
@@ -70,6 +71,14 @@ test("stories260K writes what the reference implementation writes", async () => 
   expect(golden?.text.trimStart().startsWith(stories[0])).toBe(true);
   expect(written.join("").startsWith(stories[0])).toBe(true);
   expect(perplexities[0]).toBeLessThan(perplexities[1]);
+});
+
+test("an environment of one's own runs, and a rule lands what chance crashes", () => {
+  const { atRandom, byRule } = customEnvironment({ print });
+  // Landing at rest without fuel would give 10.
+  expect(byRule).toBeGreaterThan(5);
+  expect(byRule).toBeLessThan(10);
+  expect(atRandom).toBeLessThan(byRule - 5);
 });
 
 test("the list of examples is complete", () => {
