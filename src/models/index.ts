@@ -13,6 +13,9 @@ export {
 export { type DecoderConfig, type DecoderOptions, decoderConfig, decoderSchema } from "./decoder/config.ts";
 export { decoderForward, decoderLogits, type LanguageModelLoss, languageModelLoss, type SequenceOptions } from "./decoder/decoder.ts";
 export { type DecoderEstimate, estimateDecoder } from "./decoder/estimate.ts";
+export { ggufHfConfig } from "./decoder/gguf-config.ts";
+export { loadQuantisedGguf, type QuantisedGguf } from "./decoder/gguf-quantised.ts";
+export { saveGguf } from "./decoder/gguf-save.ts";
 export { type DecoderParameters, decoderParameters } from "./decoder/parameters.ts";
 export { type DecoderPreset, type DecoderPresetName, decoderPresets } from "./decoder/presets.ts";
 export {

@@ -54,7 +54,7 @@ describe("byte-level BPE", () => {
 
   it("names splitting rules that it does not know", () => {
     const changed = new Map(entries()).set("tokenizer.ggml.pre", ggufEntry.string("martian"));
-    expect(() => loadTokenizer(write(changed))).toThrow(/tokenizer.ggml.pre gpt2, .* got "martian"/);
+    expect(() => loadTokenizer(write(changed))).toThrow(/tokenizer.ggml.pre gpt-2, .* got "martian"/);
   });
 });
 

@@ -59,7 +59,7 @@ export interface GgufSplitting {
 }
 
 export const ggufSplittings: readonly GgufSplitting[] = [
-  { names: ["gpt2", "gpt-2", "default", "olmo", "phi-2", "jais", "mpt", "roberta-bpe"], preTokenizer: byteLevel(true) },
+  { names: ["gpt-2", "gpt2", "default", "olmo", "phi-2", "jais", "mpt", "roberta-bpe"], preTokenizer: byteLevel(true) },
   {
     names: ["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2"],
     preTokenizer: splits(llama3Pattern),

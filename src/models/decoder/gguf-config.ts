@@ -1,11 +1,17 @@
 // The config.json that a GGUF file's metadata stands for. Keys: gguf's constants; meanings: how llama.cpp reads them.
 import { FormatError } from "../../base/errors.ts";
 import type { GgufSource } from "../../formats/gguf.ts";
+import type { GgufMetadataEntry, GgufValue } from "../../formats/gguf-header.ts";
 import type { HfConfig } from "../../formats/hf-config.ts";
 import { ggufArchitecture } from "./gguf-names.ts";
 
+/** What of a file the configuration is read from. */
+export type GgufDescription = Pick<GgufSource, "path" | "entries" | "value" | "read"> & {
+  readonly metadata: ReadonlyMap<string, Pick<GgufMetadataEntry, "type">>;
+};
+
 /** @throws FormatError for architectures that are not known and for keys that are missing or of another type. */
-export function ggufHfConfig(source: GgufSource): HfConfig {
+export function ggufHfConfig(source: GgufDescription): HfConfig {
   const architecture = ggufArchitecture(source);
   const keys = new Keys(source, architecture.name);
   const vocabulary = source.entries.get("token_embd.weight");
@@ -65,8 +71,9 @@ function particulars(
 ): HfConfig {
   const layers = keys.number("block_count");
   const window = keys.optional("attention.sliding_window");
-  const scale = keys.optional("attention.scale");
   switch (modelType) {
+    case "gemma":
+      return { hidden_act: "gelu_pytorch_tanh", hidden_activation: "gelu_pytorch_tanh" };
     case "gemma2":
     case "gemma3_text": {
       const isGemma3 = modelType === "gemma3_text";
@@ -76,7 +83,7 @@ function particulars(
       return {
         hidden_act: "gelu_pytorch_tanh",
         hidden_activation: "gelu_pytorch_tanh",
-        query_pre_attn_scalar: scale ? 1 / scale ** 2 : isLargest ? width / heads : headWidth,
+        query_pre_attn_scalar: isLargest ? width / heads : headWidth,
         attn_logit_softcapping: keys.optional("attn_logit_softcapping") ?? null,
         final_logit_softcapping: keys.optional("final_logit_softcapping") ?? null,
         sliding_window: window ?? (isGemma3 ? 1024 : 4096),
@@ -105,6 +112,7 @@ function particulars(
         num_experts_per_tok: keys.number("expert_used_count"),
         moe_intermediate_size: keys.number("expert_feed_forward_length"),
         norm_topk_prob: modelType === "qwen3_moe",
+        mlp_only_layers: Array.from({ length: layers }, (_, i) => i).filter((i) => !keys.hasTensor(`blk.${i}.ffn_gate_inp.weight`)),
         ...(modelType === "qwen2_moe" ? { shared_expert_intermediate_size: keys.number("expert_shared_feed_forward_length") } : {}),
       };
     default:
@@ -131,9 +139,9 @@ function endTokens(keys: Keys): HfConfig["eos_token_id"] {
   return distinct.length > 1 ? distinct : distinct[0];
 }
 
-function ropeScaling(keys: Keys, source: GgufSource, rotary: number): Record<string, unknown> | null {
+function ropeScaling(keys: Keys, source: GgufDescription, rotary: number): Record<string, unknown> | null {
   const factors = (name: string): number[] | undefined =>
-    source.entries.has(name) ? Array.from(source.read(name).data as Float32Array) : undefined;
+    source.entries.has(name) ? Array.from(source.read(name).data as Float32Array, shortest) : undefined;
   const originalLength = keys.optional("rope.scaling.original_context_length");
   const attentionFactor = keys.optional("rope.scaling.attn_factor");
   const [short, long] = [factors("rope_factors_short.weight"), factors("rope_factors_long.weight")];
@@ -201,10 +209,10 @@ export function llama3Scaling(divisors: readonly number[], base: number, rotary:
 
 /** Metadata by key; those of the architecture without its prefix. */
 class Keys {
-  private readonly source: GgufSource;
+  private readonly source: GgufDescription;
   private readonly prefix: string;
 
-  constructor(source: GgufSource, prefix: string) {
+  constructor(source: GgufDescription, prefix: string) {
     this.source = source;
     this.prefix = prefix;
   }
@@ -223,7 +231,7 @@ class Keys {
   optional(key: string, fallback?: number): number | undefined {
     const value = this.find(key);
     if (value === undefined) return fallback;
-    if (typeof value === "number") return value;
+    if (typeof value === "number") return this.source.metadata.get(this.fullName(key))?.type === "f32" ? shortest(value) : value;
     if (typeof value === "object" && value.values.length > 0 && typeof value.values[0] === "number") {
       const numbers = Array.from(value.values as ArrayLike<number>);
       if (numbers.every((number) => number === numbers[0])) return numbers[0];
@@ -235,12 +243,29 @@ class Keys {
     });
   }
 
+  hasTensor(name: string): boolean {
+    return this.source.entries.has(name);
+  }
+
   text(key: string): string | undefined {
     const value = this.find(key);
     return typeof value === "string" ? value : undefined;
   }
 
-  private find(key: string) {
-    return this.source.value(key.startsWith("tokenizer.") ? key : `${this.prefix}.${key}`);
+  private find(key: string): GgufValue | undefined {
+    return this.source.value(this.fullName(key));
   }
+
+  private fullName(key: string): string {
+    return key.startsWith("tokenizer.") ? key : `${this.prefix}.${key}`;
+  }
+}
+
+/** The shortest decimal of a float32: 1e-6 rather than 9.999999974752427e-7. */
+function shortest(value: number): number {
+  for (let digits = 6; digits < 9; digits++) {
+    const rounded = Number(value.toPrecision(digits));
+    if (Math.fround(rounded) === value) return rounded;
+  }
+  return value;
 }

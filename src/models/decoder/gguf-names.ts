@@ -62,6 +62,7 @@ const architectures: Readonly<Record<string, Architecture>> = {
   qwen2moe: { modelType: "qwen2_moe", norms: norms.before, experts: swiExperts },
   qwen3: { modelType: "qwen3", norms: norms.before },
   qwen3moe: { modelType: "qwen3_moe", norms: norms.before, experts: swiExperts },
+  gemma: { modelType: "gemma", onePlusNorms: true, norms: norms.before },
   gemma2: { modelType: "gemma2", onePlusNorms: true, norms: norms.both },
   gemma3: { modelType: "gemma3_text", onePlusNorms: true, norms: norms.both },
   phi3: { modelType: "phi3", norms: norms.before },
@@ -79,7 +80,7 @@ const mixtral: Architecture = {
 };
 
 /** @throws FormatError for architectures that are not known here. */
-export function ggufArchitecture(source: GgufSource): Architecture & { readonly name: string } {
+export function ggufArchitecture(source: Pick<GgufSource, "path" | "value">): Architecture & { readonly name: string } {
   const name = source.value("general.architecture");
   const known = typeof name === "string" && Object.hasOwn(architectures, name) ? architectures[name] : undefined;
   if (typeof name !== "string" || known === undefined) {
@@ -92,10 +93,12 @@ export function ggufArchitecture(source: GgufSource): Architecture & { readonly 
 }
 
 /** The GGUF architecture that a model_type is written as, or undefined. */
-export const architectureOfModelType = (modelType: string): (Architecture & { readonly name: string }) | undefined => {
-  const found = Object.entries(architectures).find(([, architecture]) => architecture.modelType === modelType);
+export function architectureOfModelType(modelType: string): (Architecture & { readonly name: string }) | undefined {
+  if (modelType === "mixtral") return { ...mixtral, name: "llama" };
+  // Without its sliding window, Mistral is a Llama; both have one name in GGUF.
+  const found = Object.entries(architectures).find(([, { modelType: own }]) => own === (modelType === "mistral" ? "llama" : modelType));
   return found && { ...found[1], name: found[0] };
-};
+}
 
 /** Places of every tensor that a checkpoint of this configuration may have. @param has whether the file has a tensor of a name. */
 export function ggufPlaces(architecture: Architecture, config: HfConfig, has: (name: string) => boolean): GgufPlace[] {

@@ -98,7 +98,7 @@ function fromBlocks(source: GgufCheckpoint, mappings: readonly KeyMapping[], spe
     // Anything else that a mapping may say is left to the reader of floats.
     const { path: _path, part: _part, key, transposed = false, ...others } = mapping ?? { path: "", key: "" };
     const entry = source.entries.get(key);
-    if (entry === undefined || Object.keys(others).length > 0) return undefined;
+    if (entry === undefined || Object.values(others).some((value) => value !== undefined)) return undefined;
     const { name, shape, index = 0, change, dtype } = entry;
     if (transposed !== (change?.kind === "transposed") || change?.kind === "minusOne") return undefined;
     const count = transposed ? shape[1] : shape[0];

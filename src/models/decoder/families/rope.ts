@@ -94,6 +94,9 @@ function readScaling(json: HfConfig, scaling: Fields): DecoderOptions["rotarySca
         attentionFactor: attentionFactor ?? (factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(original))),
       };
     }
+    // No published config.json has it: what GGUF files hold of scalings that they do not name.
+    case "divisors":
+      return { kind, divisors: numbersOf(scaling, "divisors") };
     default:
       return unsupported(String(json.model_type), "rope_scaling", scaling);
   }
