@@ -4,6 +4,7 @@ import type { Environment, EnvironmentFactory } from "../../environment.ts";
 import { contains } from "../../spaces.ts";
 import { loadMujoco, type Mujoco } from "./load.ts";
 import { type MujocoEnvironment, type MujocoName, mujocoEnvironment, mujocoFactory, mujocoTasks } from "./mujoco-environment.ts";
+import { SharedModel } from "./shared-model.ts";
 import { Simulation } from "./simulation.ts";
 
 const names = Object.keys(mujocoTasks) as MujocoName[];
@@ -183,11 +184,12 @@ test("memory may grow under an environment in use", async () => {
     return [...before, ...record(environment, 3, 5), JSON.stringify(environment.saveState())];
   };
   const alone = await trail(() => {});
+  const ant = new SharedModel(mujoco, mujocoTasks["Ant-v5"].model);
   const size = (): number => simulations[0].views.qpos.buffer.byteLength;
-  const simulations = [keep(new Simulation(mujoco, mujocoTasks["Swimmer-v5"].model))];
+  const simulations = [keep(new Simulation(ant))];
   const start = size();
   const crowded = await trail(() => {
-    while (size() === start && simulations.length < 200) simulations.push(keep(new Simulation(mujoco, mujocoTasks["Ant-v5"].model)));
+    while (size() === start && simulations.length < 200) simulations.push(keep(new Simulation(ant)));
   });
   expect(size()).toBeGreaterThan(start);
   expect(crowded).toEqual(alone);
@@ -198,7 +200,14 @@ test("a batch can be made of them", async () => {
   const [one, other] = [create(0), create(1)];
   expect(one.reset({ seed: 1 })).toEqual(other.reset({ seed: 1 }));
   expect(one.reset({ seed: 2 })).not.toEqual(other.reset({ seed: 3 }));
-  for (const environment of [one, other]) environment.dispose?.();
+  // The model that they share outlives the first.
+  one.dispose?.();
+  other.reset({ seed: 3 });
+  const { reward } = other.step([0.1, 0.2]);
+  other.dispose?.();
+  using alone = await mujocoEnvironment("Swimmer-v5");
+  alone.reset({ seed: 3 });
+  expect(alone.step([0.1, 0.2]).reward).toBe(reward);
 });
 
 test("memory is freed", async () => {
@@ -260,6 +269,7 @@ describe("mistakes", () => {
     await expect(mujocoEnvironment("Hopper-v5", { frameSkip: 0 })).rejects.toThrow(/frameSkip/);
     await expect(mujocoEnvironment("Ant-v5", { mainBody: "hat" })).rejects.toThrow(/"hat"/);
     await expect(mujocoEnvironment("Ant-v5", { mainBody: 99 })).rejects.toThrow(/mainBody/);
+    await expect(mujocoEnvironment("Ant-v5", { xml: "<mujoco/>" })).rejects.toThrow(/expected a model with joints/);
     await expect(mujocoEnvironment("Ant-v5", { xml: "<mujoco><what/></mujoco>" })).rejects.toThrow(/option `xml`: expected an MJCF model/);
   });
 

@@ -10,6 +10,7 @@ import { invertedDoublePendulum, invertedPendulum } from "./balance.ts";
 import { loadMujoco } from "./load.ts";
 import { ant, halfCheetah, hopper, swimmer, walker2d } from "./locomotion.ts";
 import { reacher } from "./reach.ts";
+import { SharedModel } from "./shared-model.ts";
 import { Simulation } from "./simulation.ts";
 import { drawFigure } from "./stick-figure.ts";
 import { type Task, type TaskKind, unbounded } from "./task.ts";
@@ -172,9 +173,9 @@ export async function mujocoFactory<Name extends MujocoName>(name: Name, options
   }
   const kind: TaskKind = mujocoTasks[name];
   const settings = settingsOf(kind.schema, finite(options ?? {})) as { frameSkip: number; maxEpisodeSteps: number; xml?: string };
-  const mujoco = await loadMujoco();
+  const model = new SharedModel(await loadMujoco(), settings.xml ?? kind.model);
   return () => {
-    const simulation = new Simulation(mujoco, settings.xml ?? kind.model);
+    const simulation = new Simulation(model);
     try {
       return new MujocoEnvironment(name, kind, simulation, settings);
     } catch (error) {

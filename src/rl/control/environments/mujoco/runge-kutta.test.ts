@@ -1,6 +1,7 @@
 // The step for rotations against the closed form of a symmetric top that nothing acts on.
 import { beforeAll, expect, test } from "vitest";
 import { loadMujoco, type Mujoco } from "./load.ts";
+import { SharedModel } from "./shared-model.ts";
 import { Simulation } from "./simulation.ts";
 
 let mujoco: Mujoco;
@@ -34,7 +35,7 @@ function errorAfterOneSecond(kind: string, timestep: number): number {
   const { position, velocity } = joints.find((joint) => joint.kind === kind) ?? joints[0];
   const xml = `<mujoco><option integrator="RK4" timestep="${timestep}" gravity="0 0 0"/>
     <worldbody><body><joint type="${kind}"/><geom type="box" size=".1 .1 .3"/></body></worldbody></mujoco>`;
-  const simulation = new Simulation(mujoco, xml);
+  const simulation = new Simulation(new SharedModel(mujoco, xml));
   try {
     const spin = [3, 2, -4];
     simulation.views.qvel.set(spin, velocity);

@@ -1,10 +1,11 @@
 // One MuJoCo model with its state. Views of WebAssembly memory are kept, since MuJoCo's properties make a new one at every access; they are
 // renewed when the memory has grown (it then detaches them).
-import { BackendError, CheckpointError, invariant, UsageError } from "../../../../base/errors.ts";
+import { BackendError, CheckpointError, UsageError } from "../../../../base/errors.ts";
 import type { JsonRecord } from "../../../../engine/events.ts";
 import { savedNumbers } from "../native-environment.ts";
 import type { Mujoco, MujocoData, MujocoModel } from "./load.ts";
 import { RotationRungeKutta } from "./runge-kutta.ts";
+import type { SharedModel } from "./shared-model.ts";
 
 type Views = Pick<
   MujocoData,
@@ -26,28 +27,24 @@ export class Simulation {
   readonly numBodies: number;
   /** Seconds. */
   readonly timestep: number;
+  readonly #shared: SharedModel;
   readonly #mujoco: Mujoco;
   readonly #data: MujocoData;
   readonly #rotating: RotationRungeKutta | undefined;
   #views: Views;
 
   /** @throws UsageError for a model that MuJoCo cannot compile. */
-  constructor(mujoco: Mujoco, xml: string) {
-    this.#mujoco = mujoco;
-    try {
-      this.model = mujoco.MjModel.from_xml_string(xml);
-    } catch (cause) {
-      throw new UsageError(`option \`xml\`: expected an MJCF model, got ${String((cause as Error)?.message ?? cause).trim()}`, { cause });
-    }
+  constructor(shared: SharedModel) {
+    this.#shared = shared;
+    this.#mujoco = shared.mujoco;
+    this.model = shared.acquire();
     const { model } = this;
     this.numPositions = model.nq;
     this.numVelocities = model.nv;
     this.numControls = model.nu;
     this.numBodies = model.nbody;
     this.timestep = model.opt.timestep;
-    // MuJoCo would put a diverged simulation back to its start without a word; `broken` reports it instead.
-    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET.value;
-    this.#data = new mujoco.MjData(model);
+    this.#data = new shared.mujoco.MjData(model);
     this.#views = this.#mapViews();
     const quaternions: { position: number; velocity: number }[] = [];
     for (let joint = 0; joint < model.njnt; joint++) {
@@ -68,7 +65,6 @@ export class Simulation {
 
   #mapViews(): Views {
     if (this.#data.isDeleted()) throw new BackendError("simulation: expected one in use, got one that was disposed");
-    invariant(this.numPositions > 0, "a MuJoCo model without joints");
     return Object.fromEntries(viewNames.map((name) => [name, this.#data[name]])) as unknown as Views;
   }
 
@@ -155,7 +151,7 @@ export class Simulation {
   dispose(): void {
     if (this.#data.isDeleted()) return;
     this.#data.delete();
-    this.model.delete();
+    this.#shared.release();
     // Whoever asks for views now gets the error rather than the memory of others.
     this.#views = { ...this.#views, qpos: new Float64Array(0) };
   }
