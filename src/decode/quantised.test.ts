@@ -6,8 +6,9 @@ import { isQuantised, type LinearWeight } from "../nn/linear.ts";
 import { initializeParameters } from "../nn/parameter.ts";
 import { unpack } from "../nn/quantise.ts";
 import type { Backend } from "../runtime/backend.ts";
-import type { TensorBuffer } from "../runtime/buffer.ts";
+import { type TensorBuffer, viewOf } from "../runtime/buffer.ts";
 import { openBackend } from "../runtime/open.ts";
+import { isLeaf } from "../tensor/tree.ts";
 import { DecoderRunner, type RunnerOptions } from "./runner.ts";
 
 let backend: Backend;
@@ -48,7 +49,10 @@ function dequantised({ config, parameters: { tree } }: InferenceModel): Inferenc
       qkv: attention.qkv && { ...attention.qkv, weight: weight(attention.qkv.weight, width) },
       output: { ...attention.output, weight: weight(attention.output.weight, heads * headWidth) },
     },
-    mlp: mlp && { up: { ...mlp.up, weight: weight(mlp.up.weight, width) }, down: { ...mlp.down, weight: weight(mlp.down.weight, mlpWidth) } },
+    mlp: mlp && {
+      up: { ...mlp.up, weight: weight(mlp.up.weight, width) },
+      down: { ...mlp.down, weight: weight(mlp.down.weight, mlpWidth) },
+    },
   }));
   const head = tree.head && { weight: weight(tree.head.weight, width) };
   return { config, parameters: { tree: { ...tree, layers, ...(head ? { head } : {}) } } };
@@ -73,6 +77,45 @@ function relativeError(got: readonly Float32Array[], expected: readonly Float32A
   }
   return Math.sqrt(difference / size);
 }
+
+/** As `dequantised`, for any decoder: experts and latent attention too. */
+function dequantisedTree(model: InferenceModel): InferenceModel {
+  const convert = (node: unknown): unknown => {
+    if (isLeaf(node)) return node;
+    if (Array.isArray(node)) return node.map(convert);
+    const weight = node as { packed?: TensorBuffer; scales?: TensorBuffer };
+    if (!weight.packed || !weight.scales)
+      return Object.fromEntries(Object.entries(node as object).map(([key, child]) => [key, convert(child)]));
+    const { packed, scales } = weight;
+    const [out, inner] = packed.shape.slice(-2);
+    // Stacks keep the bytes of a row together.
+    if (scales.shape.length === 2) return unpack({ packed, scales }, packed.shape[1] * 32);
+    const count = packed.shape[0];
+    const flat = { packed: viewOf(packed, [count * out, inner / 32, 32]), scales: viewOf(scales, [count * out, inner / 32]) };
+    return viewOf(unpack(flat, inner), [count, out, inner]);
+  };
+  return { config: model.config, parameters: { tree: convert(model.parameters.tree) as typeof model.parameters.tree } };
+}
+
+test.each<[string, Partial<DecoderOptions>]>([
+  ["experts with a shared one", { experts: { count: 4, chosen: 2, width: 32, sharedWidth: 32 } }],
+  ["latent attention", { kvHeads: 4, latent: { queryRank: 32, keyValueRank: 32, plainWidth: 8, rotaryWidth: 8, valueWidth: 16 } }],
+  ["norms on both sides", { normPlace: "both" }],
+])("%s: 8 bits compute with the dequantised weights", (_, change) => {
+  const quantised = quantiseDecoder(decoder({ ...llama, ...change }), { bits: 8 });
+  expect(relativeError(logitsOf(quantised), logitsOf(dequantisedTree(quantised)))).toBeLessThan(0.03);
+});
+
+test("NaN among the weights is refused with the name of its tensor", () => {
+  const model = decoder({ ...llama, experts: { count: 2, chosen: 1, width: 32, denseLayers: [0] } });
+  for (const path of ["layers.0.mlp.down.weight", "layers.1.experts.up.weight", "embedding.tokens"]) {
+    const { data } = model.parameters.leaves.get(path) as TensorBuffer<"f32">;
+    const before = data[5];
+    data[5] = Number.NaN;
+    expect(() => quantiseDecoder(model)).toThrow(`expected finite weights in ${path}`);
+    data[5] = before;
+  }
+});
 
 describe.each([
   ["llama", llama],

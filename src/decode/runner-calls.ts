@@ -149,18 +149,24 @@ export class TreeCall {
   readonly #after: Int32Array;
   readonly #capacity: number;
   readonly #memories = new Map<number, TreeMemory>();
+  readonly #positioned: boolean;
   readonly #rotary: { rows: RotaryRows; row: number } | undefined;
   #memory: TreeMemory | undefined;
   #shape: TreeShape | undefined;
 
-  /** @param composed whether attention is composed of plain operators, which then read `slots`. */
+  /**
+   * @param composed whether attention is composed of plain operators, which then read `slots`.
+   * @param positioned whether the program reads positions.
+   */
   constructor(
     bound: BoundCall,
     makeRows: (count: number) => RowBuffers,
     capacity: number,
     composed: boolean,
+    positioned: boolean,
     rotary?: { rows: RotaryRows; row: number },
   ) {
+    this.#positioned = positioned;
     this.#rotary = rotary;
     this.#bound = bound;
     this.#makeRows = makeRows;
@@ -214,7 +220,7 @@ export class TreeCall {
       this.#memories.set(size, memory);
     }
     bound.setInput("ids", memory.ids);
-    bound.setInput("positions", memory.positions);
+    if (this.#positioned) bound.setInput("positions", memory.positions);
     if (memory.rotary) setRotary(bound, memory.rotary);
     if (this.#composed) bound.setInput("tree.slots", memory.slots);
     bound.setInput("rows", memory.wanted);

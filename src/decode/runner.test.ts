@@ -37,6 +37,7 @@ describe.each<[string, Partial<DecoderOptions>, RunnerOptions]>([
   ["fused, normed queries and keys", { qkNorm: "head" }, { weights: "shared" }],
   ["fused, learned positions", { position: "learned" }, {}],
   ["composed", {}, { emission: "composed" }],
+  ["composed, no positions", { position: "none" }, { emission: "composed" }],
   ["composed, odd head width", { headWidth: 6 }, { weights: "bound" }],
   ["sliding windows", { window: 4, layerTypes: ["sliding", "full", "sliding"] }, {}],
 ])("%s", (_, options, runnerOptions) => {

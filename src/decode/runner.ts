@@ -1,7 +1,15 @@
 // Runs a decoder over a KV cache: prefill in chunks, one-token steps for one sequence or a batch of unequal lengths, trees of drafts.
 // Everything that a step needs is bound once; a step writes a few integers, runs, and leaves logits in memory that it owns.
 import { BackendError, UsageError } from "../base/errors.ts";
-import { type CachedEmission, decoderCached, emissionFor, readsPositions, readsRotary, treeEmissionFor } from "../models/decoder/cached.ts";
+import {
+  type CachedEmission,
+  decoderCached,
+  emissionFor,
+  readsPositions,
+  readsRotary,
+  treeEmissionFor,
+  treeReadsPositions,
+} from "../models/decoder/cached.ts";
 import { type DecoderConfig, rotaryWidth } from "../models/decoder/config.ts";
 import { bytesOfTree, type InferenceModel } from "../models/decoder/quantise.ts";
 import type { Backend, ProfileEvent } from "../runtime/backend.ts";
@@ -423,9 +431,10 @@ export class DecoderRunner {
       after: allocate("i64", [2]),
     };
     const call = this.#bind(this.#treeProgram, this.cache.row(row), 1, 1, this.#makeRows(1), { tree });
-    const composed = treeEmissionFor(this.config, this.#options.emission) === "composed";
+    const emission = treeEmissionFor(this.config, this.#options.emission);
+    const positioned = treeReadsPositions(this.config, emission);
     const rotary = this.#rotary && { rows: this.#rotary, row };
-    return new TreeCall(call.bound, this.#makeRows, this.#positions, composed, rotary);
+    return new TreeCall(call.bound, this.#makeRows, this.#positions, emission === "composed", positioned, rotary);
   }
 
   #bind(

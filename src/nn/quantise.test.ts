@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { ShapeError, UsageError } from "../base/errors.ts";
+import { NotFiniteError, ShapeError, UsageError } from "../base/errors.ts";
 import type { Backend } from "../runtime/backend.ts";
 import { bufferFrom, type TensorBuffer } from "../runtime/buffer.ts";
 import { openBackend } from "../runtime/open.ts";
@@ -130,4 +130,15 @@ describe.each([
       }
     }
   });
+});
+
+test.each([Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY])("%d among the weights is refused with its place", (value) => {
+  const matrix = matrixOf(3, 40, 1);
+  matrix.data[40 + 35] = value;
+  for (const pack of [packQ4, packQ8]) {
+    for (const symmetric of [true, false]) {
+      expect(() => pack(matrix, { name: "layers.0.mlp.up.weight", symmetric })).toThrow(NotFiniteError);
+      expect(() => pack(matrix, { name: "layers.0.mlp.up.weight", symmetric })).toThrow(/layers.0.mlp.up.weight, got a value in row 1/);
+    }
+  }
 });

@@ -105,6 +105,14 @@ export function readsPositions(config: DecoderConfig, emission = emissionFor(con
   );
 }
 
+/** The same for a program over a tree: the kernel wants them, the composition where something depends on them. */
+export const treeReadsPositions = (config: DecoderConfig, emission: CachedEmission): boolean =>
+  emission === "fused" ||
+  config.position === "learned" ||
+  config.layerTypes.some(
+    (kind, layer) => kind === "sliding" || (usesRotary(config, layer) && !dependsOnLength(rotaryOptions(config, layer).scaling)),
+  );
+
 /**
  * Logits after the last of the new tokens (or at any rows of them), writing the new keys and values into the cache.
  * S > 1 needs B = 1; S and R may be symbolic then.
