@@ -159,7 +159,6 @@ function runPpo(fields: Fields, comparison: Comparison, session: Session): void 
     valueClip: hasValueClip ? "clipped" : "none",
     valueCoefficient: number("valueCoefficient"),
     entropy: true,
-    limitKl: targetKl !== undefined,
   } as const;
   const numbers = {
     learningRate: number("learningRate"),

@@ -3,8 +3,8 @@ import { elu, gelu, leakyRelu, relu, silu } from "../../tensor/activation.ts";
 import { reshape } from "../../tensor/core.ts";
 import { tanh } from "../../tensor/elementwise.ts";
 import { scope, type Tensor } from "../../tensor/graph.ts";
-import { linear } from "../../tensor/matmul.ts";
 import type { PolicyActivation, PolicyConfig } from "./config.ts";
+import { dense } from "./dense.ts";
 import type { ActorParameters, CriticParameters, DenseParameters, PolicyParameters } from "./parameters.ts";
 
 const activations: Record<PolicyActivation, (x: Tensor) => Tensor> = {
@@ -27,34 +27,37 @@ export interface ActorOutput {
 
 function stack(config: PolicyConfig, x: Tensor, layers: readonly DenseParameters<Tensor>[], name: string): Tensor {
   return layers.reduce(
-    (hidden, { weight, bias }, i) => scope(x, `${name}.${i}`, () => activations[config.activation](linear(hidden, weight, bias))),
+    (hidden, { weight, bias }, i) => scope(x, `${name}.${i}`, () => activations[config.activation](dense(hidden, weight, bias))),
     x,
   );
 }
 
 /** [B, F] → what the shared layers make of it; the observations themselves without a trunk. */
-const trunkForward = (config: PolicyConfig, { trunk }: ActorParameters<Tensor>, observations: Tensor): Tensor =>
+const trunkForward = (config: PolicyConfig, trunk: readonly DenseParameters<Tensor>[], observations: Tensor): Tensor =>
   stack(config, observations, trunk, "trunk");
 
 function actorFromTrunk(config: PolicyConfig, { layers, output, logStd }: ActorParameters<Tensor>, x: Tensor): ActorOutput {
   const latent = stack(config, x, layers, "actor");
-  const outputs = scope(x, "actor.output", () => linear(latent, output.weight, output.bias));
+  const outputs = scope(x, "actor.output", () => dense(latent, output.weight, output.bias));
   return { outputs, latent, ...(logStd ? { logStd } : {}) };
 }
 
 function criticFromTrunk(config: PolicyConfig, { layers, output }: CriticParameters<Tensor>, x: Tensor): Tensor {
   const hidden = stack(config, x, layers, "critic");
-  const values = scope(x, "critic.output", () => linear(hidden, output.weight, output.bias));
+  const values = scope(x, "critic.output", () => dense(hidden, output.weight, output.bias));
   return reshape(values, [values.shape[0]]);
 }
 
 /** The policy network alone, for observations [B, F]. */
 export const actorForward = (config: PolicyConfig, actor: ActorParameters<Tensor>, observations: Tensor): ActorOutput =>
-  actorFromTrunk(config, actor, trunkForward(config, actor, observations));
+  actorFromTrunk(config, actor, trunkForward(config, actor.trunk, observations));
 
 /** Values [B] of observations [B, F]. */
-export const criticForward = (config: PolicyConfig, { actor, critic }: PolicyParameters<Tensor>, observations: Tensor): Tensor =>
-  criticFromTrunk(config, critic, trunkForward(config, actor, observations));
+export const criticForward = (
+  config: PolicyConfig,
+  { trunk, critic }: { trunk: readonly DenseParameters<Tensor>[]; critic: CriticParameters<Tensor> },
+  observations: Tensor,
+): Tensor => criticFromTrunk(config, critic, trunkForward(config, trunk, observations));
 
 /** Both networks; a shared trunk is computed once. */
 export function policyForward(
@@ -62,6 +65,6 @@ export function policyForward(
   { actor, critic }: PolicyParameters<Tensor>,
   observations: Tensor,
 ): ActorOutput & { values: Tensor } {
-  const x = trunkForward(config, actor, observations);
+  const x = trunkForward(config, actor.trunk, observations);
   return { ...actorFromTrunk(config, actor, x), values: criticFromTrunk(config, critic, x) };
 }

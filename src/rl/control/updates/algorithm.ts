@@ -110,7 +110,7 @@ class GradientUpdate implements PolicyUpdate {
   #klCoefficient: number;
 
   constructor(backend: Backend, policy: Policy, settings: ControlSettings, size: number, masked: boolean) {
-    const { algo, valueLearningRate, klPenalty, clip, dualClip, valueClip, entropyCoefficient, maxGradNorm, targetKl } = settings;
+    const { algo, valueLearningRate, klPenalty, clip, dualClip, valueClip, entropyCoefficient, maxGradNorm } = settings;
     this.#policy = policy;
     this.#settings = settings;
     this.#size = size;
@@ -127,7 +127,6 @@ class GradientUpdate implements PolicyUpdate {
       entropy: entropyCoefficient !== 0,
       klPenalty: klPenalty !== "none",
       maxGradNorm,
-      limitKl: algo === "ppo" && klPenalty !== "adaptive" && targetKl !== undefined,
       masked,
     });
     if (isSeparate) this.#critic = new GradientStep(backend, policy, { part: "critic", optimizer, valueClip, maxGradNorm });
