@@ -11,13 +11,22 @@ export {
   toHfConfig,
 } from "./decoder/checkpoint.ts";
 export { type DecoderConfig, type DecoderOptions, decoderConfig, decoderSchema } from "./decoder/config.ts";
-export { decoderForward, decoderLogits, type LanguageModelLoss, languageModelLoss, type SequenceOptions } from "./decoder/decoder.ts";
+export {
+  decoderForward,
+  decoderLogits,
+  type LanguageModelLoss,
+  languageModelLoss,
+  type SequenceOptions,
+  trainingLoss,
+} from "./decoder/decoder.ts";
 export { type DecoderEstimate, estimateDecoder } from "./decoder/estimate.ts";
 export { ggufHfConfig } from "./decoder/gguf-config.ts";
 export { loadQuantisedGguf, type QuantisedGguf } from "./decoder/gguf-quantised.ts";
 export { saveGguf } from "./decoder/gguf-save.ts";
+export { expertsSchema, latentSchema, rotaryScalingSchema } from "./decoder/options.ts";
 export { type DecoderParameters, decoderParameters } from "./decoder/parameters.ts";
 export { type DecoderPreset, type DecoderPresetName, decoderPresets } from "./decoder/presets.ts";
+export { bytesOfTree, type InferenceModel, type QuantisedDecoder, type QuantiseOptions, quantiseDecoder } from "./decoder/quantise.ts";
 export {
   allocateMedusa,
   checkMedusaTarget,

@@ -9,7 +9,7 @@ import { type Batch, BatchLoader, type LoaderPosition, type PackedRows } from ".
 import type { JsonRecord, Metrics, StepResult, Trainable } from "../engine/index.ts";
 import { openSafetensors, writeSafetensors } from "../formats/index.ts";
 import { loadDecoder, saveDecoder } from "../models/decoder/checkpoint.ts";
-import { languageModelLoss } from "../models/decoder/decoder.ts";
+import { languageModelLoss, trainingLoss } from "../models/decoder/decoder.ts";
 import { estimateDecoder } from "../models/decoder/estimate.ts";
 import type { DecoderParameters } from "../models/decoder/parameters.ts";
 import type { ParameterSpec } from "../nn/parameter.ts";
@@ -133,8 +133,8 @@ export class LanguageModelTrainer implements Trainable {
     this.#program = compile(
       backend,
       (inputs): StepOutputs => {
-        const { loss } = languageModelLoss(decoder.config, ...lossArguments(inputs));
-        return { loss, gradients: gradients(loss, inputs.parameters) };
+        const losses = languageModelLoss(decoder.config, ...lossArguments(inputs));
+        return { loss: losses.loss, gradients: gradients(trainingLoss(decoder.config, losses), inputs.parameters) };
       },
       stepInputs(decoder, batchSize, length, { weighted: true, isolateDocuments }),
       { name: "training step" },

@@ -303,3 +303,7 @@ export function languageModelLoss(
   const flat = reshape(weights, [-1]);
   return { loss: neg(div(sum(mul(logProbs, flat)), sum(flat))), logProbs: reshape(logProbs, labels.shape), ...balance };
 }
+
+/** What training minimises: the loss, and the load-balancing loss of layers of experts times its factor. */
+export const trainingLoss = ({ experts }: DecoderConfig, { loss, balance }: Pick<LanguageModelLoss, "loss" | "balance">): Tensor =>
+  balance && experts && experts.balanceLoss > 0 ? add(loss, mul(balance, experts.balanceLoss)) : loss;
