@@ -18,6 +18,7 @@ export { type Llama2cConfig, type Llama2cSource, llama2cToHfConfig, openLlama2c 
 export { openSafetensors, type SafetensorsSource } from "./safetensors.ts";
 export { fromSafetensorsDType, type SafetensorsDType, toSafetensorsDType } from "./safetensors-dtype.ts";
 export type { SafetensorsEntry } from "./safetensors-header.ts";
+export { type ShardedTensor, type ShardOptions, writeShardedSafetensors } from "./safetensors-shards.ts";
 export {
   type SafetensorsSpec,
   type SafetensorsTensor,

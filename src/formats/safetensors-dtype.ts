@@ -1,5 +1,5 @@
 // Element types of the safetensors format, their sizes, and the ones that longwave holds in memory.
-import type { DType } from "../tensor/dtype.ts";
+import { type DType, isFloat } from "../tensor/dtype.ts";
 
 /** Bits of one element. The list is that of safetensors 0.6; the sub-byte types are packed. */
 export const bitsPerSafetensorsElement = {
@@ -44,7 +44,23 @@ const inFile: Record<DType, SafetensorsDType> = {
 /** The format's name of an element type. */
 export const toSafetensorsDType = (dtype: DType): SafetensorsDType => inFile[dtype];
 
-/** The element type in memory, or undefined where longwave has none (U16, F8 …). */
+/** The element type in memory that holds the same bits, or undefined where there is none (U16, F8 …). */
 export function fromSafetensorsDType(dtype: SafetensorsDType): DType | undefined {
   return (Object.keys(inFile) as DType[]).find((name) => inFile[name] === dtype);
+}
+
+const wider: Partial<Record<SafetensorsDType, DType>> = {
+  F8_E4M3: "f32",
+  F8_E5M2: "f32",
+  F8_E8M0: "f32",
+  I16: "i32",
+  U16: "i32",
+  U32: "i64",
+  U64: "i64",
+};
+
+/** The element type that a tensor is read as: floats as f32, integers in the next type that holds them; undefined for packed and complex ones. */
+export function readableDType(dtype: SafetensorsDType): DType | undefined {
+  const same = fromSafetensorsDType(dtype);
+  return same === undefined ? wider[dtype] : isFloat(same) ? "f32" : same;
 }

@@ -2,13 +2,14 @@
 // Format: https://huggingface.co/docs/safetensors. Positional reads instead of a memory map, which Node does not have.
 import { closeSync, existsSync, fstatSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { BackendError, FormatError } from "../base/errors.ts";
+import { BackendError, FormatError, invariant } from "../base/errors.ts";
 import { bytesOf, openForReading, readFully } from "../base/file-io.ts";
 import { allocate, sizeOf, type TensorBuffer } from "../runtime/buffer.ts";
-import { bytesPerElement, isFloat } from "../tensor/dtype.ts";
+import type { TypedArray } from "../tensor/dtype.ts";
+import { float8Table } from "./float8.ts";
 import { bfloat16ToFloat32, float16ToFloat32 } from "./half.ts";
 import { readJsonObject } from "./json-file.ts";
-import { fromSafetensorsDType } from "./safetensors-dtype.ts";
+import { bitsPerSafetensorsElement, fromSafetensorsDType, readableDType, type SafetensorsDType } from "./safetensors-dtype.ts";
 import { maxHeaderBytes, parseHeader, type SafetensorsEntry } from "./safetensors-header.ts";
 import type { TensorSource } from "./tensor-source.ts";
 
@@ -97,10 +98,11 @@ class SafetensorsFile implements SafetensorsSource {
     const fd = this.open();
     const entry = this.entry(name);
     const stored = fromSafetensorsDType(entry.dtype);
-    const convertible = stored !== undefined && isFloat(stored) && (buffer.dtype === "f32" || buffer.dtype === "f64");
-    if (stored === undefined || (stored !== buffer.dtype && !convertible)) {
+    const readable = readableDType(entry.dtype);
+    const convertible = readable === "f32" ? buffer.dtype === "f32" || buffer.dtype === "f64" : readable === buffer.dtype;
+    if (stored !== buffer.dtype && !convertible) {
       throw new FormatError(`${this.path}: expected tensor "${name}" to be readable as ${buffer.dtype}, got ${entry.dtype} in the file`, {
-        hint: stored === undefined ? "This element type is not supported; convert the checkpoint." : `Read it as ${stored}.`,
+        hint: readable === undefined ? "This element type is not supported; convert the checkpoint." : `Read it as ${readable}.`,
       });
     }
     const elements = sizeOf(entry.shape);
@@ -110,9 +112,9 @@ class SafetensorsFile implements SafetensorsSource {
         hint: "The weights and the configuration do not belong together: check config.json.",
       });
     }
-    const position = this.dataStart + entry.begin + start * bytesPerElement[stored];
+    const position = this.dataStart + entry.begin + (start * bitsPerSafetensorsElement[entry.dtype]) / 8;
     if (stored === buffer.dtype) readFully(fd, bytesOf(buffer.data), position, this.path);
-    else readFloats(fd, stored as "f16" | "bf16" | "f32" | "f64", position, buffer.data as Float32Array | Float64Array, this.path);
+    else readConverted(fd, entry.dtype, position, buffer.data, this.path);
   }
 
   readBytesInto(name: string, target: Uint8Array): void {
@@ -125,9 +127,8 @@ class SafetensorsFile implements SafetensorsSource {
 
   read(name: string): TensorBuffer {
     const entry = this.entry(name);
-    const stored = fromSafetensorsDType(entry.dtype);
     // Memory is bounded by the file: the header check tied every shape to bytes that are there.
-    const buffer = allocate(stored === undefined ? "u8" : isFloat(stored) ? "f32" : stored, entry.shape);
+    const buffer = allocate(readableDType(entry.dtype) ?? "u8", entry.shape);
     this.readInto(name, buffer);
     return buffer;
   }
@@ -153,28 +154,65 @@ class SafetensorsFile implements SafetensorsSource {
   }
 }
 
-/** Float to float through a chunk; f64 to f32 rounds to nearest. */
-function readFloats(
-  fd: number,
-  stored: "f16" | "bf16" | "f32" | "f64",
-  position: number,
-  target: Float32Array | Float64Array,
-  label: string,
-): void {
-  const size = bytesPerElement[stored];
+/** Through a chunk; f64 to f32 rounds to nearest. */
+function readConverted(fd: number, stored: SafetensorsDType, position: number, target: TypedArray, label: string): void {
+  const size = bitsPerSafetensorsElement[stored] / 8;
   const raw = new Uint8Array(Math.min(target.length, chunkElements) * size);
   for (let at = 0; at < target.length; at += chunkElements) {
-    const count = Math.min(chunkElements, target.length - at);
-    readFully(fd, raw.subarray(0, count * size), position + at * size, label);
-    if (stored === "f32") target.set(new Float32Array(raw.buffer, 0, count), at);
-    else if (stored === "f64") target.set(new Float64Array(raw.buffer, 0, count), at);
-    else {
-      const bits = new Uint16Array(raw.buffer, 0, count);
-      const wide = target instanceof Float32Array ? target.subarray(at, at + count) : new Float32Array(count);
-      if (stored === "f16") float16ToFloat32(bits, wide);
-      else bfloat16ToFloat32(bits, wide);
-      if (target instanceof Float64Array) target.set(wide, at);
+    const part = target.subarray(at, at + chunkElements);
+    readFully(fd, raw.subarray(0, part.length * size), position + at * size, label);
+    convert(stored, raw.buffer, part, label);
+  }
+}
+
+/** `bytes` hold as many elements of the stored type as `target` has, from byte 0 on. */
+function convert(stored: SafetensorsDType, bytes: ArrayBuffer, target: TypedArray, label: string): void {
+  const count = target.length;
+  const floats = target as Float32Array;
+  switch (stored) {
+    case "F16":
+    case "BF16": {
+      const wide = target instanceof Float32Array ? target : new Float32Array(count);
+      (stored === "F16" ? float16ToFloat32 : bfloat16ToFloat32)(new Uint16Array(bytes, 0, count), wide);
+      if (target !== wide) floats.set(wide);
+      break;
     }
+    case "F32":
+      floats.set(new Float32Array(bytes, 0, count));
+      break;
+    case "F64":
+      floats.set(new Float64Array(bytes, 0, count));
+      break;
+    case "F8_E4M3":
+    case "F8_E5M2":
+    case "F8_E8M0": {
+      const [table, bits] = [float8Table(stored), new Uint8Array(bytes, 0, count)];
+      for (let i = 0; i < count; i++) floats[i] = table[bits[i]];
+      break;
+    }
+    case "I16":
+      floats.set(new Int16Array(bytes, 0, count));
+      break;
+    case "U16":
+      floats.set(new Uint16Array(bytes, 0, count));
+      break;
+    case "U32": {
+      const values = new Uint32Array(bytes, 0, count);
+      for (let i = 0; i < count; i++) (target as BigInt64Array)[i] = BigInt(values[i]);
+      break;
+    }
+    case "U64": {
+      (target as BigInt64Array).set(new BigInt64Array(bytes, 0, count));
+      const beyond = (target as BigInt64Array).find((value) => value < 0n);
+      if (beyond !== undefined) {
+        throw new FormatError(`${label}: expected unsigned numbers below 2^63, got ${BigInt.asUintN(64, beyond)}`, {
+          hint: "Read the bytes with readBytesInto.",
+        });
+      }
+      break;
+    }
+    default:
+      invariant(false, `no conversion from ${stored}`);
   }
 }
 
