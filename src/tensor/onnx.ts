@@ -36,6 +36,9 @@ export interface OnnxModel {
 export interface OnnxOptions {
   /** Inputs that become initializers whose bytes the session refers to. Default: none. */
   initializers?: ReadonlySet<Tensor>;
+  /** Names for files that other programs read: of the inputs that are used, in the order of the graph's, and of the outputs. Default: short ones. */
+  inputNames?: readonly string[];
+  outputNames?: readonly string[];
 }
 
 /** What external initializers point to: ONNX Runtime only checks that it exists; the bytes come from memory. */
@@ -183,7 +186,7 @@ export function toOnnx(graph: Graph, outputs: readonly Tensor[], options: OnnxOp
   const initializers: { tensor: Tensor; name: string }[] = [];
   for (const tensor of graph.inputs) {
     if (!used.has(tensor)) continue;
-    const name = `i${tensor.id}`;
+    const name = options.inputNames?.[inputs.length] ?? `i${tensor.id}`;
     emitter.alias(tensor, name);
     (shared.has(tensor) ? initializers : inputs).push({ tensor, name });
   }
@@ -197,8 +200,13 @@ export function toOnnx(graph: Graph, outputs: readonly Tensor[], options: OnnxOp
   // A graph output must be a value that a node writes, once: inputs, constants, aliases and repeats get an Identity.
   const written = new Set(emitter.nodes.flatMap((node) => node.output));
   const taken = new Set<string>();
-  const results = outputs.map((tensor) => {
+  const results = outputs.map((tensor, index) => {
     let name = emitter.name(tensor);
+    const wanted = options.outputNames?.[index];
+    if (wanted !== undefined) {
+      emitter.node("Identity", [name], [wanted]);
+      return { tensor, name: wanted };
+    }
     if (!written.has(name) || taken.has(name)) name = emitter.value("Identity", [name]);
     taken.add(name);
     return { tensor, name };
