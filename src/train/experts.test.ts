@@ -49,7 +49,7 @@ async function train(balance: number): Promise<{ losses: number[]; balance: numb
   const losses: number[] = [];
   for (let step = 0; step < 80; step++) losses.push((await trainer.step(step)).metrics.loss);
   trainer.dispose();
-  const ids = documents(8).flatMap((row) => row);
+  const ids = documents(8).flat();
   const program = compile(
     backend,
     ({ parameters, ids: tokens }) =>

@@ -1,11 +1,14 @@
 // What a decoder costs: parameters, floating-point operations and memory, before anything is allocated.
-import { countParameters } from "../../nn/parameter.ts";
-import type { DecoderConfig } from "./config.ts";
+import { countParameters, type ParameterSpec } from "../../nn/parameter.ts";
+import { flatten } from "../../tensor/tree.ts";
+import { type DecoderConfig, hasExperts } from "./config.ts";
 import { decoderParameters } from "./parameters.ts";
 
 export interface DecoderEstimate {
   /** All parameters. */
   parameters: number;
+  /** Those that a token goes through: all but the experts that it does not choose. */
+  activeParameters: number;
   /** Without the token and position embeddings (a tied output matrix counts as embedding). */
   nonEmbeddingParameters: number;
   /** Forward floating-point operations a token at the given length: 2 a multiply-add, causal attention counted by half. */
@@ -22,12 +25,20 @@ export interface DecoderEstimate {
 
 /** @param sequenceLength of the attention term; default the context length. */
 export function estimateDecoder(config: DecoderConfig, sequenceLength = config.contextLength): DecoderEstimate {
-  const { vocabSize, width, layers, heads, kvHeads, headWidth, mlpWidth } = config;
-  const parameters = countParameters(decoderParameters(config) as never);
+  const { vocabSize, width, layers, heads, kvHeads, headWidth, experts } = config;
+  const specs = decoderParameters(config);
+  const parameters = countParameters(specs);
+  const numExpertLayers = config.layerTypes.filter((_, layer) => hasExperts(config, layer)).length;
+  const idle = experts ? numExpertLayers * (experts.count - experts.chosen) * 3 * experts.width * width : 0;
   const embeddings =
     vocabSize * width * (config.tieEmbeddings ? 1 : 2) + (config.position === "learned" ? config.contextLength * width : 0);
+  // Every matrix of a layer is applied once to a token, but for the experts that it does not choose.
   const matrices =
-    layers * (width * (heads + 2 * kvHeads) * headWidth + heads * headWidth * width + width * mlpWidth * (config.mlp === "gated" ? 3 : 2));
+    flatten<ParameterSpec>({ layers: specs.layers }).reduce(
+      (sum, [, { shape }]) => (shape.length > 1 ? sum + shape.reduce((product, dim) => product * dim, 1) : sum),
+      0,
+    ) - idle;
+  const mlpWidth = experts ? experts.chosen * experts.width + experts.sharedWidth : config.mlpWidth;
   // Scores and mixing: 2 products of D multiply-adds for each of T/2 keys (on average) and head.
   const seen = (kind: string): number =>
     kind === "sliding" ? Math.min(config.window ?? sequenceLength, sequenceLength / 2) : sequenceLength / 2;
@@ -37,6 +48,7 @@ export function estimateDecoder(config: DecoderConfig, sequenceLength = config.c
     layers * (8 * width + 2 * (heads + 2 * kvHeads) * headWidth + 4 * mlpWidth + 2 * heads * sequenceLength) + 3 * vocabSize;
   return {
     parameters,
+    activeParameters: parameters - idle,
     nonEmbeddingParameters: parameters - embeddings,
     forwardFlopsPerToken,
     trainingFlopsPerToken: 3 * forwardFlopsPerToken,

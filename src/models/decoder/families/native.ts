@@ -15,7 +15,7 @@ export const native: Family = {
     ) as unknown as DecoderOptions,
   write: (config: DecoderConfig): HfConfig => ({ architectures: ["LongwaveDecoder"], model_type: "longwave-decoder", ...config }),
   keys(config: DecoderConfig): KeyMapping[] {
-    return flatten<ParameterSpec>(decoderParameters(config) as never).flatMap(([path, { parts }]): KeyMapping[] => {
+    return flatten<ParameterSpec>(decoderParameters(config)).flatMap(([path, { parts }]): KeyMapping[] => {
       if (!parts) return [{ path, key: path }];
       const [owner, kind] = [path.slice(0, path.lastIndexOf(".")), path.slice(path.lastIndexOf(".") + 1)];
       return parts.map((part) => ({ path, part: part.name, key: `${owner}.${part.name}.${kind}` }));

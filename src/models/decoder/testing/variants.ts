@@ -101,7 +101,7 @@ export const variants: readonly Variant[] = Object.entries(changes).map(([name, 
 /** A decoder with random parameters; biases and norms, which start at 0 and 1, are moved too. */
 export function randomDecoder(config: DecoderConfig, seed = 1): ReturnType<typeof allocateDecoder> {
   const decoder = allocateDecoder(config);
-  initializeParameters(decoder.specs as never, decoder.parameters, seed);
+  initializeParameters(decoder.specs, decoder.parameters, seed);
   const next = uniforms(seed);
   for (const { shape, data } of decoder.parameters.leaves.values())
     if (shape.length === 1) for (let i = 0; i < data.length; i++) (data as Float32Array)[i] += 0.6 * next() - 0.3;
@@ -109,8 +109,7 @@ export function randomDecoder(config: DecoderConfig, seed = 1): ReturnType<typeo
 }
 
 /** The specifications with their paths. */
-export const leavesOf = (specs: DecoderParameters<ParameterSpec>): [path: string, leaf: ParameterSpec][] =>
-  flatten<ParameterSpec>(specs as never);
+export const leavesOf = (specs: DecoderParameters<ParameterSpec>): [path: string, leaf: ParameterSpec][] => flatten<ParameterSpec>(specs);
 
 /** Random token ids. */
 export function randomIds({ vocabSize }: DecoderConfig, count: number, seed = 5): number[] {
