@@ -3,8 +3,8 @@ import { defaultsOf } from "../../src/base/schema.ts";
 import type { JsonRecord } from "../../src/engine/events.ts";
 import type { Environment } from "../../src/rl/control/environment.ts";
 import { Blackjack } from "../../src/rl/control/environments/blackjack.ts";
-import { CliffWalking, cliffWalkingActions } from "../../src/rl/control/environments/cliff-walking.ts";
-import { FrozenLake, frozenLakeActions } from "../../src/rl/control/environments/frozen-lake.ts";
+import { CliffWalking } from "../../src/rl/control/environments/cliff-walking.ts";
+import { FrozenLake } from "../../src/rl/control/environments/frozen-lake.ts";
 import { decodeTaxi, Taxi, taxiMap, taxiPlaces } from "../../src/rl/control/environments/taxi.ts";
 import { sampleIndex, type TabularEnvironment, type TransitionTable } from "../../src/rl/control/environments/transition-table.ts";
 import { environmentInfo } from "../../src/rl/control/registry.ts";
@@ -86,7 +86,7 @@ export function* frozenLakeCases(content: Fields): Generator<Case> {
   yield {
     name: "registration",
     run: (comparison) => {
-      comparison.exact("actionsMeaning", [...frozenLakeActions], content.actionsMeaning);
+      comparison.exact("actionsMeaning", [...FrozenLake.actionNames], content.actionsMeaning);
       for (const [id, steps] of Object.entries(asObject(content.maxEpisodeSteps, "maxEpisodeSteps")))
         comparison.exact(`maxEpisodeSteps.${id}`, limitOf(id), steps);
     },
@@ -117,7 +117,7 @@ export function* frozenLakeCases(content: Fields): Generator<Case> {
 export function* cliffWalkingCases(content: Fields): Generator<Case> {
   yield {
     name: "actionsMeaning",
-    run: (comparison) => comparison.exact("actionsMeaning", [...cliffWalkingActions], content.actionsMeaning),
+    run: (comparison) => comparison.exact("actionsMeaning", [...CliffWalking.actionNames], content.actionsMeaning),
   };
   for (const [i, table] of asObjects(content.tables, "tables").entries()) {
     const environment = new CliffWalking({ isSlippery: table.isSlippery === true });

@@ -2,16 +2,11 @@
 
 import { defaultsOf } from "../../../src/base/schema.ts";
 import type { Environment, Value } from "../../../src/rl/control/environment.ts";
-import { Acrobot, acrobotConstants } from "../../../src/rl/control/environments/acrobot.ts";
-import { CartPole, cartPoleConstants } from "../../../src/rl/control/environments/cart-pole.ts";
-import {
-  MountainCar,
-  MountainCarContinuous,
-  mountainCarConstants,
-  mountainCarContinuousConstants,
-} from "../../../src/rl/control/environments/mountain-car.ts";
+import { Acrobot } from "../../../src/rl/control/environments/acrobot.ts";
+import { CartPole } from "../../../src/rl/control/environments/cart-pole.ts";
+import { MountainCar, MountainCarContinuous } from "../../../src/rl/control/environments/mountain-car.ts";
 import type { NativeEnvironment } from "../../../src/rl/control/environments/native-environment.ts";
-import { Pendulum, pendulumConstants } from "../../../src/rl/control/environments/pendulum.ts";
+import { Pendulum } from "../../../src/rl/control/environments/pendulum.ts";
 import { environmentInfo } from "../../../src/rl/control/registry.ts";
 import { timeLimit } from "../../../src/rl/control/wrappers/time-limit.ts";
 import type { Comparison, Tolerance } from "../compare.ts";
@@ -36,21 +31,21 @@ const dot = (a: ArrayLike<number>, b: ArrayLike<number>): number => Array.from(a
 const physics: Readonly<Record<string, Physics>> = {
   "CartPole-v1": {
     create: (options) => new CartPole(options),
-    constants: cartPoleConstants,
+    constants: CartPole.constants,
     feedback: (state, gain) => (dot(state, gain) > 0 ? 1 : 0),
   },
-  "Acrobot-v1": { create: (options) => new Acrobot(options), constants: acrobotConstants, feedback: (state) => (state[2] > 0 ? 2 : 0) },
+  "Acrobot-v1": { create: (options) => new Acrobot(options), constants: Acrobot.constants, feedback: (state) => (state[2] > 0 ? 2 : 0) },
   "MountainCar-v0": {
     create: (options) => new MountainCar(options),
-    constants: mountainCarConstants,
+    constants: MountainCar.constants,
     feedback: (state) => (state[1] >= 0 ? 2 : 0),
   },
   "MountainCarContinuous-v0": {
     create: (options) => new MountainCarContinuous(options),
-    constants: mountainCarContinuousConstants,
+    constants: MountainCarContinuous.constants,
     rough: true,
   },
-  "Pendulum-v1": { create: (options) => new Pendulum(options), constants: pendulumConstants },
+  "Pendulum-v1": { create: (options) => new Pendulum(options), constants: Pendulum.constants },
 };
 
 /** Fields of other variants of the same physics, and the options that choose them. */

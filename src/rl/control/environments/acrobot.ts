@@ -20,7 +20,7 @@ const maxVelocity1 = 4 * Math.PI;
 const maxVelocity2 = 9 * Math.PI;
 
 /** In SI units; `linkComPos` is the place of a link's centre of mass. */
-export const acrobotConstants = {
+const acrobotConstants = {
   dt,
   linkLength1: length1,
   linkLength2: 1,
@@ -44,6 +44,7 @@ export const acrobotSchema = z.object({
  * velocities. Actions: torque −1, 0, 1. Reward −1 for each step, 0 for the last.
  */
 export class Acrobot extends NativeEnvironment<Float32Array, number> {
+  static readonly constants = acrobotConstants;
   readonly actionSpace = Discrete(3);
   readonly observationSpace = Box([-1, -1, -1, -1, -maxVelocity1, -maxVelocity2], [1, 1, 1, 1, maxVelocity1, maxVelocity2]);
   readonly #nips: boolean;

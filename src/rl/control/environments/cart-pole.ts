@@ -19,7 +19,7 @@ const angleLimit = (12 * 2 * Math.PI) / 360;
 const positionLimit = 2.4;
 
 /** In SI units; `length` is half of the pole. */
-export const cartPoleConstants = {
+const cartPoleConstants = {
   gravity,
   massCart,
   massPole,
@@ -37,6 +37,7 @@ export const cartPoleSchema = z.object({
 
 /** State and observation: position, velocity, angle (radians, 0 upright), angular velocity. Actions: 0 left, 1 right. */
 export class CartPole extends NativeEnvironment<Float32Array, number> {
+  static readonly constants = cartPoleConstants;
   readonly actionSpace = Discrete(2);
   readonly observationSpace = Box(
     [-2 * positionLimit, Number.NEGATIVE_INFINITY, -2 * angleLimit, Number.NEGATIVE_INFINITY],

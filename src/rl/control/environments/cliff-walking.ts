@@ -13,7 +13,7 @@ export const cliffWalkingSchema = z.object({
   isSlippery: z.boolean().default(false).describe("Whether a move goes to either side as often as where it was meant to"),
 });
 
-export const cliffWalkingActions = ["up", "right", "down", "left"] as const;
+const cliffWalkingActions = ["up", "right", "down", "left"] as const;
 const moves = [
   [-1, 0],
   [0, 1],
@@ -25,6 +25,8 @@ const isCliff = (row: number, column: number): boolean => row === rows - 1 && co
 
 /** Observation: row × 12 + column. Reward −1 for each step, −100 for the cliff, which leads back to the start. */
 export class CliffWalking extends TabularEnvironment {
+  /** Meaning of the actions 0 to 3. */
+  static readonly actionNames = cliffWalkingActions;
   constructor(options?: z.input<typeof cliffWalkingSchema>) {
     const start = new Float64Array(rows * columns);
     start[startState] = 1;

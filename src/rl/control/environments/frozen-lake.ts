@@ -29,7 +29,7 @@ export const frozenLakeSchema = z.object({
   rewardSchedule: z.tuple([z.number(), z.number(), z.number()]).default([1, 0, 0]).describe("Rewards of the goal, a hole, and ice"),
 });
 
-export const frozenLakeActions = ["left", "down", "right", "up"] as const;
+const frozenLakeActions = ["left", "down", "right", "up"] as const;
 const moves = [
   [0, -1],
   [1, 0],
@@ -39,6 +39,8 @@ const moves = [
 
 /** Observation: row × columns + column. Falling into a hole ends the episode like reaching the goal does. */
 export class FrozenLake extends TabularEnvironment {
+  /** Meaning of the actions 0 to 3. */
+  static readonly actionNames = frozenLakeActions;
   readonly map: readonly string[];
 
   constructor(options?: z.input<typeof frozenLakeSchema>) {

@@ -17,8 +17,8 @@ const power = 0.0015;
 const continuousGoalPosition = 0.45;
 
 const shared = { minPosition, maxPosition, maxSpeed, goalVelocity: 0 };
-export const mountainCarConstants = { ...shared, goalPosition, force, gravity } as const;
-export const mountainCarContinuousConstants = {
+const mountainCarConstants = { ...shared, goalPosition, force, gravity } as const;
+const mountainCarContinuousConstants = {
   ...shared,
   goalPosition: continuousGoalPosition,
   power,
@@ -103,6 +103,7 @@ abstract class HillCar<Action extends number | ArrayLike<number>> extends Native
 
 /** State and observation: position and velocity. Actions: 0 left, 1 none, 2 right. Reward −1 for each step. */
 export class MountainCar extends HillCar<number> {
+  static readonly constants = mountainCarConstants;
   readonly actionSpace = Discrete(3);
   protected readonly goalPosition = goalPosition;
 
@@ -115,6 +116,7 @@ export class MountainCar extends HillCar<number> {
 
 /** As {@link MountainCar} with a force, cut to [−1, 1]. Reward 100 at the goal, minus a tenth of the square of the action as it was given. */
 export class MountainCarContinuous extends HillCar<ArrayLike<number>> {
+  static readonly constants = mountainCarContinuousConstants;
   readonly actionSpace = Box(-1, 1, [1]);
   protected readonly goalPosition = continuousGoalPosition;
 

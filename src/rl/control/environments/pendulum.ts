@@ -13,7 +13,7 @@ const mass = 1;
 const length = 1;
 
 /** In SI units. */
-export const pendulumConstants = { maxSpeed, maxTorque, dt, g: 10, m: mass, l: length } as const;
+const pendulumConstants = { maxSpeed, maxTorque, dt, g: 10, m: mass, l: length } as const;
 
 export const pendulumSchema = z.object({
   g: z.number().default(10).describe("Acceleration of gravity, m/s²"),
@@ -21,6 +21,7 @@ export const pendulumSchema = z.object({
 
 /** State: angle (0 upright) and its velocity. Observation: cosine, sine, velocity. Action: a torque, cut to [−2, 2]. */
 export class Pendulum extends NativeEnvironment<Float32Array, ArrayLike<number>> {
+  static readonly constants = pendulumConstants;
   readonly actionSpace = Box(-maxTorque, maxTorque, [1]);
   readonly observationSpace = Box([-1, -1, -maxSpeed], [1, 1, maxSpeed]);
   readonly #g: number;
