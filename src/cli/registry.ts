@@ -36,6 +36,16 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./commands/generate.ts")).generate,
   },
   {
+    name: "chat",
+    summary: "Talk with a model in the terminal",
+    load: async () => (await import("./commands/chat.ts")).chat,
+  },
+  {
+    name: "bench-decode",
+    summary: "Measure which drafts make a model faster, by kind of work",
+    load: async () => (await import("./commands/bench-decode.ts")).benchDecode,
+  },
+  {
     name: "train-drafter",
     summary: "Train heads that make a model generate faster",
     load: async () => (await import("./commands/train-drafter.ts")).trainDrafter,

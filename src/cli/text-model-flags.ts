@@ -33,7 +33,11 @@ export const modelFields = {
 const exactBlock = 8;
 
 /** Opens a model with these flags; downloads show their progress. */
-export async function openTextModel(options: z.output<z.ZodObject<typeof modelFields>>, context: CommandContext): Promise<TextModel> {
+export async function openTextModel(
+  options: z.output<z.ZodObject<typeof modelFields>>,
+  context: CommandContext,
+  drafting: { draw?: boolean } = {},
+): Promise<TextModel> {
   const { load } = await import("../recipes/text-model/text-model.ts");
   const { backend, fallbackReason } = await context.openRuntime();
   if (fallbackReason !== undefined) context.stderr.write(`warning: the slower backend is used: ${fallbackReason}\n`);
@@ -57,6 +61,7 @@ export async function openTextModel(options: z.output<z.ZodObject<typeof modelFi
     ...(speculate === "none" ? {} : { speculate }),
     ...(capacity === undefined ? {} : { capacity }),
     ...(exact ? { exactBlock } : {}),
+    ...(drafting.draw ? { drawDrafts: true } : {}),
   });
   if (progress !== "" && context.stderr.isTTY) context.stderr.write("\r\x1b[K");
   const limit = opened.config.contextLength;

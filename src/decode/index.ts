@@ -16,6 +16,7 @@ export {
   type TextEvent,
   type TokenEvent,
 } from "./generate.ts";
+export { loadPromptCache, modelFingerprint, savePromptCache } from "./prompt-cache.ts";
 export { DecoderRunner, type RunnerOptions } from "./runner.ts";
 export type { TargetFeatures, TargetRows } from "./runner-calls.ts";
 export type { LogitsProcessor, SamplingContext } from "./sampling/context.ts";
@@ -46,6 +47,7 @@ export { blockVerifier } from "./verifiers/block.ts";
 export { deterministicVerifier } from "./verifiers/deterministic.ts";
 export { greedyVerifier } from "./verifiers/greedy.ts";
 export { rejectionVerifier } from "./verifiers/rejection.ts";
+export { type RelaxedOptions, relaxedVerifier } from "./verifiers/relaxed.ts";
 export { tokenMatchVerifier } from "./verifiers/token-match.ts";
 export { type TypicalOptions, typicalVerifier } from "./verifiers/typical.ts";
 export type { Chance, TargetView, Verdict, Verifier } from "./verifiers/verifier.ts";

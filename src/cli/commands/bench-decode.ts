@@ -7,6 +7,7 @@ import { type CommandContext, defineCommand } from "../command.ts";
 import { createLiveLine } from "../render/live-line.ts";
 import { table } from "../render/table.ts";
 import { modelFields, openTextModel } from "../text-model-flags.ts";
+import { verifierOf } from "../verifiers.ts";
 
 const { speculate: _, exact: __, ...ownFields } = modelFields;
 
@@ -62,10 +63,10 @@ export const benchDecode = defineCommand({
       throw new UsageError(`prompts: expected at most ${model.runner.capacity - options.maxNewTokens} tokens, got ${longest}`, {
         hint: "Give a larger --context or a smaller --max-new-tokens.",
       });
-    const { backend } = await context.openRuntime();
+    const { backend } = model;
     const target = { backend, model: model.loaded.model, tokenizer: model.tokenizer, capacity: model.runner.capacity };
     const sampling = options.temperature > 0 ? { temperature: options.temperature } : { doSample: false };
-    const verifier = await verifierOf(options.verifier, options.temperature);
+    const verifier = await verifierOf(options.verifier, options.temperature === 0);
     const entries = [];
     const line = createLiveLine(context.stderr);
     try {
@@ -100,23 +101,6 @@ export const benchDecode = defineCommand({
     }
   },
 });
-
-async function verifierOf(name: string, temperature: number) {
-  const decode = await import("../../decode/index.ts");
-  const { relaxedVerifier } = await import("../../decode/verifiers/relaxed.ts");
-  if ((name === "rejection" || name === "block") && temperature === 0)
-    throw new UsageError(`verifier: expected lossless at temperature 0, got ${name}`, {
-      hint: "Give --temperature, or leave --verifier out.",
-    });
-  const verifiers = {
-    lossless: undefined,
-    rejection: decode.rejectionVerifier,
-    block: decode.blockVerifier,
-    typical: decode.typicalVerifier(),
-    relaxed: relaxedVerifier(),
-  };
-  return verifiers[name as keyof typeof verifiers];
-}
 
 function show({ rows, costCurve, rounds }: BenchDecodeReport, { print, stdout }: CommandContext): void {
   const one = costCurve[0].milliseconds;

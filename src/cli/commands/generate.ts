@@ -2,21 +2,28 @@
 import { z } from "zod";
 import { UsageError } from "../../base/errors.ts";
 import type { SpeculationSummary } from "../../decode/index.ts";
-import { samplingOptions } from "../../decode/sampling/options.ts";
-import { defineCommand } from "../command.ts";
+import { type SamplingOptionsInput, samplingOptions } from "../../decode/sampling/options.ts";
+import type { TextModel } from "../../recipes/text-model/text-model.ts";
+import { type CommandContext, defineCommand } from "../command.ts";
 import { readStdin } from "../io.ts";
+import { modelFields, openTextModel } from "../text-model-flags.ts";
 
 const schema = z.object({
-  model: z.string().min(1).describe("Checkpoint folder, run folder (its latest checkpoint) or llama2.c .bin file."),
+  ...modelFields,
   prompt: z.string().default("").describe("Text to go on from; - reads standard input.").meta({ short: "p" }),
-  tokenizer: z.string().optional().describe("tokenizer.json or its folder. Default: beside the model."),
+  chat: z.boolean().default(false).describe("The prompt is a question: put it into the model's chat template."),
+  system: z.string().optional().describe("With --chat: what the model is told first."),
   maxNewTokens: z.int().min(0).default(200).describe("Tokens to generate at most.").meta({ short: "n" }),
   stop: z.array(z.string().min(1)).default([]).describe("Text that ends the answer; may be given several times."),
   seed: z.int().nonnegative().default(0).describe("Same seed, same text."),
   samples: z.int().min(1).default(1).describe("Texts to generate, side by side."),
-  context: z.int().min(1).optional().describe("Positions of the cache. Default: the model's context length."),
   ignoreEos: z.boolean().default(false).describe("Go on after the end of text."),
-  drafter: z.string().min(1).optional().describe("Drafter for faster generation: the folder or run of longwave train-drafter. Same text."),
+  drafter: z.string().min(1).optional().describe("The same as --speculate: the folder or run of longwave train-drafter."),
+  verifier: z
+    .enum(["lossless", "rejection", "block", "typical", "relaxed"])
+    .default("lossless")
+    .describe("How drafts are verified. typical and relaxed change the text; rejection and block are for draft models that draw."),
+  promptCache: z.string().optional().describe("File that keeps what the prompt leaves in the cache: read when it fits, then written."),
   logProbs: z.int().min(0).optional().describe("With --json: log-probabilities of the tokens and of this many alternatives."),
   ...samplingOptions.shape,
 });
@@ -31,51 +38,50 @@ export const generate = defineCommand({
   examples: [
     { command: 'generate runs/20260131-120000-quickstart --prompt "My fellow citizens" --temperature 0.8 --top-k 50', note: "from a run" },
     { command: "generate assets/stories260k/stories260K.bin --prompt 'Once upon a time' --no-do-sample", note: "greedy" },
+    { command: 'generate smol.gguf --chat --prompt "Why is the sky blue?" --speculate lookup', note: "a question, with drafts" },
   ],
   run: async (options, context) => {
-    const {
-      model,
-      prompt,
-      tokenizer: tokenizerPath,
-      maxNewTokens,
-      stop,
-      seed,
-      samples,
-      context: capacity,
-      ignoreEos,
-      logProbs,
-      drafter: drafterPath,
-      ...sampling
-    } = options;
-    const { openModel } = await import("../model-folder.ts");
-    const { DecoderRunner } = await import("../../decode/runner.ts");
-    const { generate: run } = await import("../../decode/generate.ts");
-    const { ignoredSettings } = await import("../../decode/sampling/options.ts");
-    const { decoder, tokenizer } = openModel(model, tokenizerPath);
+    const fields = Object.keys(samplingOptions.shape) as (keyof typeof samplingOptions.shape)[];
+    const sampling = Object.fromEntries(fields.map((name) => [name, options[name]])) as SamplingOptionsInput;
+    const { prompt, maxNewTokens, stop, seed, samples, ignoreEos, logProbs, drafter: drafterPath } = options;
+    const { DecoderRunner, generate: run, ignoredSettings, modelFingerprint } = await import("../../decode/index.ts");
+    const { verifierOf } = await import("../verifiers.ts");
+    const speculate = drafterPath ?? options.speculate;
+    if (samples > 1 && (speculate !== "none" || options.exact || options.promptCache !== undefined))
+      throw new UsageError(`samples: expected 1 with --speculate, --exact or --prompt-cache, got ${samples}`);
     if (logProbs !== undefined && !context.json) context.stderr.write("warning: --log-probs has no effect without --json\n");
-    for (const name of ignoredSettings(sampling))
+    for (const name of ignoredSettings(sampling as never))
       context.stderr.write(`warning: ${context.phrase(`${name} has no effect without sampling`)}\n`);
-    const text = prompt === "-" ? (await readStdin(context)).toString("utf8") : prompt;
-    const ids = [...tokenizer.encode(text)];
-    // The tokenizer puts in front of a text what the model expects there; where there is no text either, something must be.
-    if (ids.length === 0) ids.push(beginningOf(tokenizer.specialIds));
-    const limit = decoder.config.contextLength;
-    if (capacity !== undefined && capacity > limit && decoder.config.position === "rotary")
-      context.stderr.write(`warning: the model was trained for a context of ${limit} tokens, not ${capacity}\n`);
-    const { backend } = await context.openRuntime();
-    using runner = new DecoderRunner(backend, decoder, { batch: samples, ...(capacity === undefined ? {} : { capacity }) });
+    const verifier = await verifierOf(options.verifier, sampling.doSample === false);
+    if (verifier && !verifier.lossless) context.stderr.write(`warning: ${verifier.name} verification is lossy: it changes the text\n`);
+    using model = await openTextModel({ ...options, speculate }, context, {
+      draw: options.verifier === "rejection" || options.verifier === "block",
+    });
+    const { tokenizer, drafter } = model;
+    const given = prompt === "-" ? (await readStdin(context)).toString("utf8") : prompt;
+    const { system } = options;
+    if (system !== undefined && !options.chat) context.stderr.write("warning: --system has no effect without --chat\n");
+    const text = options.chat ? "" : given;
+    const ids = options.chat
+      ? model.chatIds([...(system === undefined ? [] : [{ role: "system", content: system }]), { role: "user", content: given }])
+      : model.encode(given);
+    // Several samples share a batch; one sample uses the model's own row.
+    using several =
+      samples > 1 ? new DecoderRunner(model.backend, model.loaded.model, { batch: samples, capacity: model.runner.capacity }) : undefined;
+    const runner = several ?? model.runner;
+    const cachedLength =
+      options.promptCache === undefined ? 0 : await usePromptCache(options.promptCache, model, ids, modelFingerprint, context);
     const requests = Array.from({ length: samples }, (_, request) => ({
       ids,
+      cachedLength,
       sampling,
       maxNewTokens,
       stop,
       // Each sample has a seed of its own, so that sample k is the same whatever runs beside it.
       seed: seed + request,
       logProbs,
-      ...(ignoreEos ? { eosTokenIds: [] } : {}),
+      eosTokenIds: ignoreEos ? [] : model.loaded.eosTokenIds,
     }));
-    const { openDrafter } = await import("../../recipes/drafter-source.ts");
-    using drafter = drafterPath === undefined ? undefined : openDrafter(backend, drafterPath, decoder, tokenizer.hash);
     let speculation: SpeculationSummary | undefined;
     const start = performance.now();
     let numTokens = 0;
@@ -83,7 +89,7 @@ export const generate = defineCommand({
     const stream = samples === 1 && !context.json;
     if (stream) context.stdout.write(text);
     const tokens: unknown[][] = requests.map(() => []);
-    for await (const event of run(runner, requests, { tokenizer, signal: context.signal, drafter })) {
+    for await (const event of run(runner, requests, { tokenizer, signal: context.signal, drafter, verifier })) {
       if (event.kind !== "finish") {
         if (stream) context.stdout.write(event.text);
         if (event.kind === "text") continue;
@@ -113,11 +119,24 @@ export const generate = defineCommand({
   },
 });
 
-/** The token that stands for an empty prompt. @throws UsageError when the tokenizer has none. */
-function beginningOf({ bos, eos }: { bos: number | undefined; eos: number | undefined }): number {
-  const id = bos ?? eos;
-  if (id !== undefined) return id;
-  throw new UsageError("prompt: expected some text, got none, and the tokenizer has no token for the beginning of a text", {
-    hint: "Give --prompt.",
-  });
+/** Takes from the file what the prompt begins with; reads and saves the rest of the prompt when the file had not all of it. */
+async function usePromptCache(
+  path: string,
+  { runner, loaded }: TextModel,
+  ids: Int32Array,
+  modelFingerprint: (model: TextModel["loaded"]["model"]) => string,
+  context: CommandContext,
+): Promise<number> {
+  const { existsSync } = await import("node:fs");
+  const { loadPromptCache, savePromptCache } = await import("../../decode/prompt-cache.ts");
+  const fingerprint = modelFingerprint(loaded.model);
+  const all = ids.length - 1;
+  let length = 0;
+  if (existsSync(path)) length = loadPromptCache(path, runner, 0, ids, fingerprint).length;
+  if (length < all) {
+    runner.prefill(0, ids.subarray(length, all));
+    savePromptCache(path, runner, 0, ids.subarray(0, all), fingerprint);
+  }
+  context.stderr.write(`${length} of ${ids.length} prompt tokens from ${path}\n`);
+  return all;
 }

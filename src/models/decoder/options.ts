@@ -4,26 +4,27 @@ import { z } from "zod";
 const positive = z.int().positive();
 const factor = z.number().positive();
 
+const kind = <K extends string>(name: K) => z.literal(name).describe("Which rule changes the frequencies");
 const originalLength = positive.describe("Length in tokens that the model was trained with first");
 const attentionFactor = z.number().positive().optional().describe("Factor of cosines and sines");
 
 export const rotaryScalingSchema = z
   .discriminatedUnion("kind", [
-    z.strictObject({ kind: z.literal("linear"), factor: factor.describe("Divisor of the frequencies") }),
+    z.strictObject({ kind: kind("linear"), factor: factor.describe("Divisor of the frequencies") }),
     z.strictObject({
-      kind: z.literal("dynamic"),
+      kind: kind("dynamic"),
       factor: factor.describe("Growth of the base, for sequences beyond originalLength"),
       originalLength,
     }),
     z.strictObject({
-      kind: z.literal("llama3"),
+      kind: kind("llama3"),
       factor: factor.describe("Divisor of the low frequencies"),
       lowFrequencyFactor: factor.describe("Turns within originalLength below which a frequency is divided"),
       highFrequencyFactor: factor.describe("Turns within originalLength above which a frequency is kept"),
       originalLength,
     }),
     z.strictObject({
-      kind: z.literal("yarn"),
+      kind: kind("yarn"),
       factor: factor.describe("Divisor of the low frequencies"),
       originalLength,
       betaFast: factor.optional().describe("Turns within originalLength above which a frequency is kept. Default 32"),
@@ -32,13 +33,13 @@ export const rotaryScalingSchema = z
       attentionFactor,
     }),
     z.strictObject({
-      kind: z.literal("longrope"),
+      kind: kind("longrope"),
       shortFactors: z.array(factor).describe("Divisors of the frequencies of sequences up to originalLength"),
       longFactors: z.array(factor).describe("Divisors of the frequencies of longer sequences"),
       originalLength,
       attentionFactor,
     }),
-    z.strictObject({ kind: z.literal("divisors"), divisors: z.array(factor).describe("Divisor of each frequency") }),
+    z.strictObject({ kind: kind("divisors"), divisors: z.array(factor).describe("Divisor of each frequency") }),
   ])
   .describe("How rotary frequencies are changed for longer sequences");
 

@@ -23,6 +23,8 @@ export interface LoadOptions extends LoadModelOptions {
   capacity?: number;
   /** `lookup`, `suffix`, `draft:<model>`, a folder of trained heads, or a drafter of one's own. Default none. */
   speculate?: string | Drafter;
+  /** A draft model draws its drafts, for verifiers that use their distribution (rejection, block). Default false: most probable tokens. */
+  drawDrafts?: boolean;
   /** Tokens of every call, for texts that are equal to the last bit with and without chains of drafts. Default 0: off. */
   exactBlock?: number;
 }
@@ -63,7 +65,10 @@ export async function load(source: string, options: LoadOptions = {}): Promise<T
     const capacity = options.capacity ?? Math.min(loaded.model.config.contextLength, 4096);
     const { speculate } = options;
     const target = { backend, model: loaded.model, tokenizer: loaded.tokenizer, capacity };
-    const drafter = typeof speculate === "string" ? await openDrafterSpec(speculate, target, { signal: options.signal }) : speculate;
+    const drafter =
+      typeof speculate === "string"
+        ? await openDrafterSpec(speculate, target, { signal: options.signal, draw: options.drawDrafts })
+        : speculate;
     return new TextModel(loaded, backend, { own, capacity, drafter, exactBlock: options.exactBlock ?? 0 });
   } catch (error) {
     if (own) backend.dispose();
@@ -75,7 +80,7 @@ export class TextModel {
   readonly loaded: LoadedModel;
   readonly runner: DecoderRunner;
   readonly drafter: Drafter | undefined;
-  readonly #backend: Backend;
+  readonly backend: Backend;
   readonly #ownsBackend: boolean;
   /** Ids of the tokens that the cache holds. */
   #held: readonly number[] = [];
@@ -88,7 +93,7 @@ export class TextModel {
     { own, capacity, drafter, exactBlock }: { own: boolean; capacity: number; drafter: Drafter | undefined; exactBlock: number },
   ) {
     this.loaded = loaded;
-    this.#backend = backend;
+    this.backend = backend;
     this.#ownsBackend = own;
     this.drafter = drafter;
     this.runner = new DecoderRunner(backend, loaded.model, { capacity, exactBlock });
@@ -201,7 +206,7 @@ export class TextModel {
   dispose(): void {
     this.drafter?.dispose();
     this.runner.dispose();
-    if (this.#ownsBackend) this.#backend.dispose();
+    if (this.#ownsBackend) this.backend.dispose();
   }
 
   [Symbol.dispose](): void {
