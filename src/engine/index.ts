@@ -32,3 +32,4 @@ export { createJsonlSink, readMetrics } from "./sinks/jsonl.ts";
 export { type Sink, withSinks } from "./sinks/sink.ts";
 export { createTensorBoardSink } from "./sinks/tensorboard.ts";
 export type { StepResult, Trainable } from "./trainable.ts";
+export { checkTrainerState, type NamedBuffers, restoreTrainerState, saveTrainerState } from "./trainer-state.ts";

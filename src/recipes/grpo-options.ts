@@ -1,8 +1,9 @@
 // Settings of aligning a model with reward functions: one schema, from which flags, help and validation come.
 import { z } from "zod";
-import { loopSchema, openRunDirectory } from "../engine/index.ts";
-import { type GroupPolicyOptions, groupPolicySchema, type RewardInput } from "../rl/index.ts";
+import { loopSchema } from "../engine/index.ts";
+import { groupPolicySchema, type RewardInput } from "../rl/index.ts";
 import { locateRun } from "./pretrain-options.ts";
+import { savedSettingsOf } from "./training-run.ts";
 
 const { logEvery, keepLast, onNotFinite, checkpointSeconds, earlyStopping } = loopSchema.shape;
 
@@ -61,25 +62,9 @@ export type GrpoOptions = Omit<z.input<typeof grpoSchema>, "prompts" | "rewards"
   rewards?: readonly (string | RewardInput)[];
 };
 
-/** Of the place and the start of a run, not of what it computes: they are not recorded, and may differ at resume. */
-const notRecorded = ["resume", "runs", "name"] as const;
-
-/** What config.json of a run holds, besides the fingerprint of the prompts and the names of the rewards. */
-export const recordedGrpoSettings = (settings: GrpoSettings): Record<string, unknown> =>
-  Object.fromEntries(Object.entries(settings).filter(([key]) => !(notRecorded as readonly string[]).includes(key)));
-
 /**
  * The settings that a run was started with, to go on with them: `grpo({ ...savedGrpoSettings(path), resume: path })`. Prompts given as
  * records and rewards given as functions are not among them: give them again.
  * @throws CheckpointError when there is no run at `path`.
  */
-export function savedGrpoSettings(path: string): GrpoOptions {
-  const { config } = openRunDirectory(locateRun(path).run);
-  return Object.fromEntries(Object.entries(config).filter(([key]) => Object.hasOwn(grpoSchema.shape, key)));
-}
-
-/** The part of the settings that the trainer takes. */
-export function trainerSettings(settings: GrpoSettings): GroupPolicyOptions {
-  const keys = Object.keys(groupPolicySchema.shape) as (keyof typeof groupPolicySchema.shape)[];
-  return Object.fromEntries(keys.flatMap((key) => (settings[key] === undefined ? [] : [[key, settings[key]]])));
-}
+export const savedGrpoSettings = (path: string): GrpoOptions => savedSettingsOf(grpoSchema, locateRun(path).run);

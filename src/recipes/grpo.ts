@@ -1,35 +1,34 @@
 // Aligning a language model with reward functions by group policy optimisation: a model, prompts and rewards in, a run folder out.
 // Everything is told as one stream of events; the run folder is made when all that can be wrong with the input has been looked at.
-import { CheckpointError, UsageError } from "../base/errors.ts";
+import { UsageError } from "../base/errors.ts";
 import { parseOptions } from "../base/schema.ts";
 import {
   changeableSettings,
   createRunDirectory,
   deriveSeed,
-  type JsonRecord,
-  openRunDirectory,
   type RunDirectory,
   type RunEvent,
   runLoop,
   withSinks,
 } from "../engine/index.ts";
 import { loadDecoder } from "../models/decoder/checkpoint.ts";
-import { type GroupPolicyData, GroupPolicyTrainer, ignoredSettings, type Prompt, type RewardInput } from "../rl/index.ts";
+import {
+  type GroupPolicyData,
+  GroupPolicyTrainer,
+  groupPolicySchema,
+  ignoredSettings,
+  type Prompt,
+  type RewardInput,
+} from "../rl/index.ts";
 import type { Backend } from "../runtime/backend.ts";
 import { loadTokenizer, type Tokenizer } from "../text/index.ts";
 import { stage, warning } from "./events.ts";
-import {
-  type GrpoOptions,
-  type GrpoSettings,
-  grpoSchema,
-  type PromptRecord,
-  recordedGrpoSettings,
-  trainerSettings,
-} from "./grpo-options.ts";
+import { type GrpoOptions, type GrpoSettings, grpoSchema, type PromptRecord } from "./grpo-options.ts";
 import { copyTokenizer, resolveModel, tokenizerBeside } from "./model-source.ts";
 import { locateRun } from "./pretrain-options.ts";
 import { encodePrompts, fingerprintOf, readPrompts, splitPrompts, storyPrompts } from "./prompt-source.ts";
 import { openRewards } from "./reward-source.ts";
+import { isComplete, loopSettingsOf, openFormer, recordOf, settingsOf } from "./training-run.ts";
 
 export interface GrpoContext {
   backend: Backend;
@@ -56,7 +55,7 @@ export async function* grpo(options: GrpoOptions, { backend, signal, graceSecond
     rewards: givenRewards.map(nameOf),
   });
   const resume = settings.resume === undefined ? undefined : locateRun(settings.resume);
-  const former = resume && openFormer(resume.run);
+  const former = resume && openFormer(resume.run, { mark: "promptsFingerprint", kind: "a grpo run", commands: "grpo" });
   for (const message of ignoredSettings({ ...settings })) yield warning(message);
 
   if (settings.model === undefined) throw new UsageError("model: expected a checkpoint folder or file, got none");
@@ -91,21 +90,18 @@ export async function* grpo(options: GrpoOptions, { backend, signal, graceSecond
     throw new UsageError("keepBest, earlyStopping: expected evaluations, got none", {
       hint: "Set validation (or heldOut) and evaluateEvery above 0.",
     });
-  const config = JSON.parse(
-    JSON.stringify({
-      ...recordedGrpoSettings(settings),
-      // A record's columns may be anything; texts alone can be given again at resume.
-      ...(givenPrompts.every((prompt) => typeof prompt === "string") ? {} : { prompts: [] }),
-      promptsFingerprint: fingerprintOf([...train, ...heldOut]),
-      rewardNames: rewards.map(nameOf),
-    }),
-  ) as JsonRecord;
+  const config = recordOf(settings, {
+    // A record's columns may be anything; texts alone can be given again at resume.
+    ...(givenPrompts.every((prompt) => typeof prompt === "string") ? {} : { prompts: [] }),
+    promptsFingerprint: fingerprintOf([...train, ...heldOut]),
+    rewardNames: rewards.map(nameOf),
+  });
   let run = former;
   const trainer = new GroupPolicyTrainer(
     backend,
     decoder,
     dataOf(settings, { train, heldOut: isEvaluated ? heldOut : [] }, rewards, tokenizer, path),
-    { ...trainerSettings(settings), totalSteps: settings.steps, seed: deriveSeed(settings.seed, "grpo") },
+    { ...settingsOf(groupPolicySchema, settings), totalSteps: settings.steps, seed: deriveSeed(settings.seed, "grpo") },
     {
       signal: signal && afterGrace(signal, graceSeconds),
       saveExtras: (directory) => copyTokenizer(tokenizerPath, directory),
@@ -120,16 +116,9 @@ export async function* grpo(options: GrpoOptions, { backend, signal, graceSecond
     const loop = runLoop(
       trainer,
       {
-        steps: settings.steps,
-        logEvery: settings.logEvery,
+        ...loopSettingsOf(settings),
         evaluateEvery: isEvaluated ? settings.evaluateEvery : 0,
         evaluateFirst: isEvaluated,
-        sampleEvery: settings.sampleEvery,
-        checkpointEvery: settings.checkpointEvery,
-        checkpointSeconds: settings.checkpointSeconds,
-        keepLast: settings.keepLast,
-        onNotFinite: settings.onNotFinite,
-        ...(settings.earlyStopping ? { earlyStopping: settings.earlyStopping } : {}),
         ...(settings.keepBest ? { keepBest: { metric: "reward", mode: "max" as const } } : {}),
         checkpoints: run.checkpoints,
         config,
@@ -145,16 +134,6 @@ export async function* grpo(options: GrpoOptions, { backend, signal, graceSecond
 }
 
 const nameOf = (reward: string | RewardInput): string => (typeof reward === "string" ? reward : reward.name);
-
-/** The run to go on with. Its settings are compared by the loop, against its latest checkpoint; here only what needs words of its own. */
-function openFormer(path: string): RunDirectory {
-  const run = openRunDirectory(path);
-  if (run.config.promptsFingerprint === undefined)
-    throw new CheckpointError(`resume ${path}: expected the folder of a grpo run, got one of another kind`, {
-      hint: "Give a folder that longwave grpo made.",
-    });
-  return run;
-}
 
 async function collectPrompts(
   settings: GrpoSettings,
@@ -209,7 +188,7 @@ async function* withOuterSamples(events: AsyncGenerator<RunEvent>, trainer: Grou
     const { step, total } = event;
     const sample = (): RunEvent => ({ kind: "sample", step, total, time: Date.now(), sample: trainer.sample() });
     if (event.kind === "sample") sampledAt = step;
-    if (event.kind === "run-end" && ["finished", "done", "early-stopping"].includes(event.reason) && sampledAt !== step) {
+    if (isComplete(event) && sampledAt !== step) {
       const { sample: rows } = sample() as Extract<RunEvent, { kind: "sample" }>;
       if (rows.length > 0) yield sample();
     }

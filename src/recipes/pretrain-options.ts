@@ -4,10 +4,11 @@ import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { parseOptions } from "../base/schema.ts";
 import { sourceSchema } from "../data/index.ts";
-import { loopSchema, openRunDirectory } from "../engine/index.ts";
+import { type JsonRecord, loopSchema } from "../engine/index.ts";
 import { type DecoderOptions, decoderSchema } from "../models/decoder/config.ts";
 import { type DecoderPresetName, decoderPresets } from "../models/decoder/presets.ts";
 import { languageModelSchema } from "../train/language-model.ts";
+import { recordOf, savedSettingsOf } from "./training-run.ts";
 
 const presetNames = Object.keys(decoderPresets) as [DecoderPresetName];
 const { logEvery, keepLast, onNotFinite, checkpointSeconds, earlyStopping } = loopSchema.shape;
@@ -61,7 +62,10 @@ export const pretrainSchema = z.strictObject({
   checkpointEvery: z.int().nonnegative().default(200).describe("Save every so many steps; at the end and when interrupted always"),
   checkpointSeconds,
   keepLast,
-  keepBest: z.boolean().default(true).describe("Also keep the checkpoint with the lowest validation loss"),
+  keepBest: z
+    .boolean()
+    .default(true)
+    .describe("Also keep the checkpoint with the lowest validation loss (with ema: that of the averaged weights)"),
   earlyStopping,
   onNotFinite,
   samplePrompt: z.string().default("The ").describe("Prompt of the sample texts"),
@@ -75,14 +79,9 @@ export const pretrainSchema = z.strictObject({
 export type PretrainOptions = z.input<typeof pretrainSchema>;
 export type PretrainSettings = z.output<typeof pretrainSchema>;
 
-/** Of the place and the start of a run, not of what it computes: they are not recorded, and may differ at resume. */
-const notRecorded = ["resume", "runs", "name", "cache", "epochs", "tokens"] as const;
-
-/** What config.json of a run holds, besides the fingerprint of the data. */
-export function recordedSettings(settings: PretrainSettings, steps: number): Record<string, unknown> {
-  const recorded = Object.fromEntries(Object.entries(settings).filter(([key]) => !(notRecorded as readonly string[]).includes(key)));
-  return { ...recorded, steps };
-}
+/** What config.json of a run holds; its length is told in steps, however it was given. */
+export const recordedSettings = (settings: PretrainSettings, steps: number, more: { corpus?: string } = {}): JsonRecord =>
+  recordOf(settings, { steps, ...more }, ["cache", "epochs", "tokens"]);
 
 /** The run that `resume` names, and the checkpoint in it: its latest one unless the path is of another. */
 export function locateRun(path: string): { run: string; checkpoint: string } {
@@ -95,10 +94,7 @@ export function locateRun(path: string): { run: string; checkpoint: string } {
  * The settings that a run was started with, to go on with them: `pretrain({ ...savedSettings(path), resume: path })`.
  * @throws CheckpointError when there is no run at `path`.
  */
-export function savedSettings(path: string): Partial<PretrainOptions> {
-  const { config } = openRunDirectory(locateRun(path).run);
-  return Object.fromEntries(Object.entries(config).filter(([key]) => Object.hasOwn(pretrainSchema.shape, key)));
-}
+export const savedSettings = (path: string): Partial<PretrainOptions> => savedSettingsOf(pretrainSchema, locateRun(path).run);
 
 /** The same, complete and checked. @throws CheckpointError, UsageError for a run of another version with other settings. */
 export const parseSavedSettings = (path: string): PretrainSettings => parseOptions(pretrainSchema, savedSettings(path)) as PretrainSettings;

@@ -14,7 +14,6 @@ import {
   deriveSeed,
   describeDifference,
   type JsonRecord,
-  openRunDirectory,
   type RunDirectory,
   type RunEvent,
   readMetrics,
@@ -44,6 +43,7 @@ import {
   stepsOf,
 } from "./pretrain-options.ts";
 import { Sampler } from "./sampler.ts";
+import { isComplete, loopSettingsOf, openFormer, settingsOf } from "./training-run.ts";
 
 export interface PretrainContext {
   backend: Backend;
@@ -79,7 +79,7 @@ async function* pipeline(
   const { cache = join(resume ? dirname(resume.run) : runs, ".cache") } = settings;
   const { field, splitBy, extensions } = settings;
   const corpus = data.length > 0 ? openCorpus(data, { field, splitBy, extensions }) : stateOfTheUnion();
-  const former = resume && openFormer(resume.run, corpus);
+  const former = resume && openPretraining(resume.run, corpus);
   const initial = settings.init === undefined ? undefined : loadDecoder(resolveModel(settings.init));
 
   const { tokenizer, save: keepTokenizer } = yield* prepareTokenizer(settings, corpus, former, signal);
@@ -96,7 +96,7 @@ async function* pipeline(
     if (rowsPerStep > rows.train.numRows)
       yield warning(`an update of ${rowsPerStep} rows reads the training data (${rows.train.numRows} rows) more than once`);
 
-    const config = JSON.parse(JSON.stringify({ ...recordedSettings(settings, total), corpus: corpus.fingerprint })) as JsonRecord;
+    const config = recordedSettings(settings, total, { corpus: corpus.fingerprint });
     if (former && former.checkpoints.steps().length === 0) {
       checkUnchanged(former, config);
       yield warning(`${former.path}: there is no checkpoint yet; the run starts from the beginning`);
@@ -110,7 +110,7 @@ async function* pipeline(
       backend,
       decoder,
       { ...rows, bytesOfToken: tokenByteLengths(tokenizer) },
-      { ...trainerOptions(settings), totalSteps: total, seed: deriveSeed(settings.seed, "data") },
+      { ...settingsOf(languageModelSchema, settings), totalSteps: total, seed: deriveSeed(settings.seed, "data") },
       {
         sample: () => sampler?.text() ?? "",
         saveExtras: (directory) => run && copyTokenizer(tokenizerFolder(run), directory),
@@ -125,16 +125,12 @@ async function* pipeline(
       const loop = runLoop(
         trainer,
         {
-          steps: total,
-          logEvery: settings.logEvery,
+          ...loopSettingsOf({ ...settings, steps: total }),
           evaluateEvery: isValidated ? settings.evaluateEvery : 0,
-          sampleEvery: settings.sampleEvery,
-          checkpointEvery: settings.checkpointEvery,
-          checkpointSeconds: settings.checkpointSeconds,
-          keepLast: settings.keepLast,
-          onNotFinite: settings.onNotFinite,
-          ...(settings.earlyStopping ? { earlyStopping: settings.earlyStopping } : {}),
-          ...(isValidated && settings.keepBest ? { keepBest: { metric: "loss", mode: "min" as const } } : {}),
+          // Whoever averages weights uses the average.
+          ...(isValidated && settings.keepBest
+            ? { keepBest: { metric: settings.ema > 0 ? "emaLoss" : "loss", mode: "min" as const } }
+            : {}),
           checkpoints: run.checkpoints,
           config,
           changeable: changeableAtResume,
@@ -160,12 +156,8 @@ const changeableAtResume = [
 ];
 
 /** The run to go on with. Its settings are compared by the loop, against its latest checkpoint; here only what needs words of its own. */
-function openFormer(path: string, corpus: Corpus): RunDirectory {
-  const run = openRunDirectory(path);
-  if (run.config.corpus === undefined)
-    throw new CheckpointError(`resume ${path}: expected the folder of a pretraining run, got one of another kind`, {
-      hint: "Give a folder that longwave pretrain or quickstart made.",
-    });
+function openPretraining(path: string, corpus: Corpus): RunDirectory {
+  const run = openFormer(path, { mark: "corpus", kind: "a pretraining run", commands: "pretrain or quickstart" });
   if (run.config.corpus !== corpus.fingerprint)
     throw new CheckpointError(
       `resume ${path}: expected the data that the run was started with, got other files or changed ones (${corpus.name})`,
@@ -275,11 +267,6 @@ const samplerOptions = ({ samplePrompt, sampleTokens, seed }: PretrainSettings) 
   seed,
 });
 
-function trainerOptions(settings: PretrainSettings) {
-  const keys = Object.keys(languageModelSchema.shape) as (keyof typeof languageModelSchema.shape)[];
-  return Object.fromEntries(keys.flatMap((key) => (settings[key] === undefined ? [] : [[key, settings[key]]])));
-}
-
 async function* after(first: readonly RunEvent[], rest: AsyncGenerator<RunEvent>): AsyncGenerator<RunEvent> {
   yield* first;
   yield* rest;
@@ -293,7 +280,7 @@ async function* withOuterSamples(events: AsyncGenerator<RunEvent>, sampler: Samp
     const isFirst = event.kind === "run-start" && event.resumedFrom === undefined;
     if (event.kind === "run-start" && !isFirst) sampledAt = lastSample(metricsPath, step);
     if (event.kind === "sample") sampledAt = step;
-    const isLast = event.kind === "run-end" && ["finished", "done", "early-stopping"].includes(event.reason) && sampledAt !== step;
+    const isLast = isComplete(event) && sampledAt !== step;
     const sample = async (): Promise<RunEvent> => ({ kind: "sample", step, total, time: Date.now(), sample: await sampler.text() });
     if (isLast) yield await sample();
     yield event;

@@ -1,8 +1,9 @@
 // Settings of drafter training: one schema, from which flags, help and validation come.
 import { z } from "zod";
-import { loopSchema, openRunDirectory } from "../engine/index.ts";
+import { loopSchema } from "../engine/index.ts";
 import { medusaSchema } from "../models/heads/medusa.ts";
 import { medusaTrainingSchema } from "../train/medusa.ts";
+import { savedSettingsOf } from "./training-run.ts";
 
 const { logEvery, keepLast, onNotFinite, checkpointSeconds } = loopSchema.shape;
 
@@ -42,17 +43,8 @@ export const trainDrafterSchema = z.strictObject({
 export type TrainDrafterOptions = z.input<typeof trainDrafterSchema>;
 export type TrainDrafterSettings = z.output<typeof trainDrafterSchema>;
 
-/** Of the place and the start of a run, not of what it computes. */
-const notRecorded = ["resume", "runs", "name"];
-
-/** What config.json of a run holds. */
-export const recordedDrafterSettings = (settings: TrainDrafterSettings): Record<string, unknown> =>
-  Object.fromEntries(Object.entries(settings).filter(([key]) => !notRecorded.includes(key)));
-
 /** The settings that a run was started with, to go on with them. @throws CheckpointError when there is no run at `path`. */
-export function savedDrafterSettings(path: string): Partial<TrainDrafterOptions> {
-  return Object.fromEntries(Object.entries(openRunDirectory(path).config).filter(([key]) => Object.hasOwn(trainDrafterSchema.shape, key)));
-}
+export const savedDrafterSettings = (path: string): Partial<TrainDrafterOptions> => savedSettingsOf(trainDrafterSchema, path);
 
 /**
  * The tour's part on acceleration: Medusa heads for the small model of stories, half a minute in all on two cores. Texts are greedy, as

@@ -2,7 +2,7 @@
 // further texts and sized by what verification costs on this machine, and a measurement with and without it.
 import { join } from "node:path";
 import { writeDirectoryAtomic } from "../base/atomic.ts";
-import { CheckpointError, UsageError } from "../base/errors.ts";
+import { UsageError } from "../base/errors.ts";
 import { parseOptions } from "../base/schema.ts";
 import { type PackedRows, packDocuments, tokensOf } from "../data/index.ts";
 import { measureCostCurve, measureDraftCost } from "../decode/cost-curve.ts";
@@ -15,7 +15,6 @@ import {
   createRunDirectory,
   deriveSeed,
   type JsonRecord,
-  openRunDirectory,
   type RunDirectory,
   type RunEvent,
   runLoop,
@@ -31,12 +30,8 @@ import { follow, stage, warning } from "./events.ts";
 import { resolveModel, tokenizerBeside } from "./model-source.ts";
 import { type SelfDistilledText, selfDistil } from "./self-distillation.ts";
 import { findTokenTree, measureSpeculation } from "./speculation-report.ts";
-import {
-  recordedDrafterSettings,
-  type TrainDrafterOptions,
-  type TrainDrafterSettings,
-  trainDrafterSchema,
-} from "./train-drafter-options.ts";
+import { type TrainDrafterOptions, type TrainDrafterSettings, trainDrafterSchema } from "./train-drafter-options.ts";
+import { loopSettingsOf, openFormer, recordOf, settingsOf } from "./training-run.ts";
 
 export interface TrainDrafterContext {
   backend: Backend;
@@ -64,8 +59,9 @@ export async function* trainDrafter(
       hint: "Use the tokenizer of this model.",
     });
   const lengths = lengthsOf(settings, target);
-  const config = JSON.parse(JSON.stringify({ ...recordedDrafterSettings(settings), tokenizerHash: tokenizer.hash })) as JsonRecord;
-  const former = settings.resume === undefined ? undefined : openFormer(settings.resume);
+  const config = recordOf(settings, { tokenizerHash: tokenizer.hash });
+  const marked = { mark: "kind", kind: "a drafter's training", commands: "train-drafter" };
+  const former = settings.resume === undefined ? undefined : openFormer(settings.resume, marked);
   const heads = createMedusa(target, settings.medusa);
   const texts = yield* writeTexts(backend, target, tokenizer, settings, lengths.text, signal);
   const base = { base: settings.model, tokenizerHash: tokenizer.hash };
@@ -74,7 +70,7 @@ export async function* trainDrafter(
     target,
     heads,
     { train: pack(texts.train, lengths.sequence), heldOut: pack(texts.heldOut, lengths.sequence) },
-    { ...trainerOptions(settings), totalSteps: settings.steps, seed: deriveSeed(settings.seed, "data") },
+    { ...settingsOf(medusaTrainingSchema, settings), totalSteps: settings.steps, seed: deriveSeed(settings.seed, "data") },
     () => base,
   );
   try {
@@ -84,14 +80,8 @@ export async function* trainDrafter(
     const loop = runLoop(
       trainer,
       {
-        steps: settings.steps,
-        logEvery: settings.logEvery,
-        evaluateEvery: settings.evaluateEvery,
+        ...loopSettingsOf(settings),
         evaluateFirst: settings.evaluateEvery > 0,
-        checkpointEvery: settings.checkpointEvery,
-        checkpointSeconds: settings.checkpointSeconds,
-        keepLast: settings.keepLast,
-        onNotFinite: settings.onNotFinite,
         checkpoints: run.checkpoints,
         config,
         changeable: [...changeableSettings, ...changeable],
@@ -109,14 +99,6 @@ export async function* trainDrafter(
 
 /** What is only measured and shown. */
 const changeable = ["evaluationBatches", "guesses", "maxTreeNodes", "measurePrompts", "measureTokens", "measureRounds", "model"];
-
-function openFormer(path: string): RunDirectory {
-  const run = openRunDirectory(path);
-  if (run.config.tokenizerHash !== undefined && run.config.kind !== undefined) return run;
-  throw new CheckpointError(`resume ${path}: expected the folder of a drafter's training, got one of another kind`, {
-    hint: "Give a folder that longwave train-drafter made.",
-  });
-}
 
 function lengthsOf({ textLength, sequenceLength }: TrainDrafterSettings, { config: { contextLength } }: LoadedDecoder) {
   const text = textLength ?? Math.min(256, contextLength);
@@ -183,11 +165,6 @@ async function* writeTexts(
 
 const pack = (texts: readonly SelfDistilledText[], length: number): PackedRows =>
   packDocuments(tokensOf(texts.map(({ ids }) => ids)), { length, separator: null, crossDocumentTargets: false });
-
-function trainerOptions(settings: TrainDrafterSettings) {
-  const keys = Object.keys(medusaTrainingSchema.shape) as (keyof typeof medusaTrainingSchema.shape)[];
-  return Object.fromEntries(keys.flatMap((key) => (settings[key] === undefined ? [] : [[key, settings[key]]])));
-}
 
 /** What `more` tells comes before the end of a run that was finished. */
 async function* beforeEnd(events: AsyncGenerator<RunEvent>, more: (end: RunEvent) => AsyncGenerator<RunEvent>): AsyncGenerator<RunEvent> {

@@ -3,11 +3,17 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { CheckpointError } from "../base/errors.ts";
 import { parseOptions } from "../base/schema.ts";
 import { type Batch, BatchLoader, type LoaderPosition, type PackedRows } from "../data/index.ts";
-import type { JsonRecord, Metrics, StepResult, Trainable } from "../engine/index.ts";
-import { openSafetensors, writeSafetensors } from "../formats/index.ts";
+import {
+  checkTrainerState,
+  type JsonRecord,
+  type Metrics,
+  restoreTrainerState,
+  type StepResult,
+  saveTrainerState,
+  type Trainable,
+} from "../engine/index.ts";
 import { loadDecoder, saveDecoder } from "../models/decoder/checkpoint.ts";
 import { languageModelLoss, trainingLoss } from "../models/decoder/decoder.ts";
 import { estimateDecoder } from "../models/decoder/estimate.ts";
@@ -204,8 +210,9 @@ export class LanguageModelTrainer implements Trainable {
     this.#evaluation ??= new Evaluator(this.#backend, this.decoder, { batchSize, length: validation.length, isolateDocuments });
     const evaluator = this.#evaluation;
     const metrics = { ...(await evaluator.run(validation, { bytesOfToken, maxBatches })) };
-    // Before the first update there is no average.
-    if (!this.#ema?.updateCount) return metrics;
+    if (!this.#ema) return metrics;
+    // Before the first update the average is of the weights as they are.
+    if (this.#ema.updateCount === 0) return { ...metrics, emaLoss: metrics.loss };
     this.#ema.swap();
     try {
       metrics.emaLoss = (await evaluator.run(validation, { maxBatches })).loss;
@@ -230,8 +237,7 @@ export class LanguageModelTrainer implements Trainable {
       saveDecoder(averaged, { ...this.decoder, parameters: flatOver(this.#ema.average, this.decoder) }, { fields });
       saveExtras?.(averaged);
     }
-    const tensors = Object.entries(this.#state()).map(([name, { dtype, shape, data }]) => ({ name, dtype, shape, data }));
-    writeSafetensors(join(directory, "trainer.safetensors"), tensors);
+    saveTrainerState(directory, this.#state());
   }
 
   state(): JsonRecord {
@@ -239,21 +245,10 @@ export class LanguageModelTrainer implements Trainable {
   }
 
   restore(directory: string, state: JsonRecord): void {
-    const parsed = stateSchema.safeParse(state);
-    if (!parsed.success)
-      throw new CheckpointError(`${directory}: expected a position in the data, got ${JSON.stringify(state).slice(0, 60)}`, {
-        hint: "This checkpoint was not written by a training run of a language model.",
-      });
-    const saved = loadDecoder(directory);
-    if (JSON.stringify(saved.parameters.layout) !== JSON.stringify(this.decoder.parameters.layout)) {
-      throw new CheckpointError(`${directory}: expected a checkpoint of this model, got one of another shape`, {
-        hint: "Resume with the configuration that the run was started with.",
-      });
-    }
-    using source = openSafetensors(join(directory, "trainer.safetensors"));
-    for (const [name, buffer] of Object.entries(this.#state())) source.readInto(name, buffer);
-    (this.decoder.parameters.buffer.data as Float32Array).set(saved.parameters.buffer.data as Float32Array);
-    this.#loader.restore(parsed.data.data);
+    const { data } = checkTrainerState(stateSchema, state, directory, ["a position in the data", "a training run of a language model"]);
+    const { parameters: saved } = loadDecoder(directory);
+    restoreTrainerState(directory, { live: this.decoder.parameters, saved, buffers: this.#state() });
+    this.#loader.restore(data);
   }
 
   /**

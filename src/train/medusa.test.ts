@@ -179,7 +179,7 @@ describe("what does not fit is refused", () => {
     using run = trainer();
     run.save(folder);
     using more = trainer({}, createMedusa(target, { heads: 3 }));
-    expect(() => more.restore(folder, run.state())).toThrow("same shape");
+    expect(() => more.restore(folder, run.state())).toThrow("another shape");
     expect(() => run.restore(folder, { data: { epoch: -1 } })).toThrow("position in the data");
   });
 });

@@ -1,13 +1,19 @@
 // Medusa-1 (Cai et al. 2024, Sec. 2.2.1): heads learn on a frozen target, whose hidden rows the same program computes without gradient.
 // Loss: Σ_k λ^k CE_k, head k (from 0) guessing the token k + 2 places ahead. Texts should be the target's own (self-distillation), because
 // what counts is whether heads guess what the target says.
-import { join } from "node:path";
 import { z } from "zod";
-import { CheckpointError, UsageError } from "../base/errors.ts";
+import { UsageError } from "../base/errors.ts";
 import { parseOptions } from "../base/schema.ts";
 import { type Batch, BatchLoader, evaluationBatches, type PackedRows } from "../data/index.ts";
-import type { JsonRecord, Metrics, StepResult, Trainable } from "../engine/index.ts";
-import { openSafetensors, writeSafetensors } from "../formats/index.ts";
+import {
+  checkTrainerState,
+  type JsonRecord,
+  type Metrics,
+  restoreTrainerState,
+  type StepResult,
+  saveTrainerState,
+  type Trainable,
+} from "../engine/index.ts";
 import { decoderForward, finalNorm, outputMatrix } from "../models/decoder/decoder.ts";
 import type { DecoderParameters } from "../models/decoder/parameters.ts";
 import type { InferenceModel } from "../models/decoder/quantise.ts";
@@ -198,8 +204,7 @@ export class MedusaTrainer implements Trainable {
 
   save(directory: string): void {
     saveMedusa(directory, this.heads, this.#info());
-    const tensors = Object.entries(this.#optimizer.state()).map(([name, { dtype, shape, data }]) => ({ name, dtype, shape, data }));
-    writeSafetensors(join(directory, "trainer.safetensors"), tensors);
+    saveTrainerState(directory, this.#optimizer.state());
   }
 
   state(): JsonRecord {
@@ -207,20 +212,10 @@ export class MedusaTrainer implements Trainable {
   }
 
   restore(directory: string, state: JsonRecord): void {
-    const parsed = stateSchema.safeParse(state);
-    if (!parsed.success)
-      throw new CheckpointError(`${directory}: expected a position in the data, got ${JSON.stringify(state).slice(0, 60)}`, {
-        hint: "This checkpoint was not written by a training run of Medusa heads.",
-      });
-    const saved = loadMedusa(directory);
-    if (JSON.stringify(saved.parameters.layout) !== JSON.stringify(this.heads.parameters.layout))
-      throw new CheckpointError(`${directory}: expected heads of the same shape, got others`, {
-        hint: "Resume with the configuration that the run was started with.",
-      });
-    using source = openSafetensors(join(directory, "trainer.safetensors"));
-    for (const [name, buffer] of Object.entries(this.#optimizer.state())) source.readInto(name, buffer);
-    (this.heads.parameters.buffer.data as Float32Array).set(saved.parameters.buffer.data as Float32Array);
-    this.#loader.restore(parsed.data.data);
+    const { data } = checkTrainerState(stateSchema, state, directory, ["a position in the data", "a training run of Medusa heads"]);
+    const { parameters: saved } = loadMedusa(directory);
+    restoreTrainerState(directory, { live: this.heads.parameters, saved, buffers: this.#optimizer.state() });
+    this.#loader.restore(data);
   }
 
   dispose(): void {

@@ -17,6 +17,7 @@ import { Readable } from "node:stream";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { bufferedOutput } from "../../src/cli/io.ts";
 import { runCli } from "../../src/cli/run-cli.ts";
+import { readMetrics } from "../../src/engine/index.ts";
 import { randomText } from "./random-text.ts";
 
 const root = mkdtempSync(join(tmpdir(), "longwave-input-"));
@@ -181,7 +182,7 @@ describe("data and settings that cannot be trained on", () => {
       /another folder/,
     ],
     ["a file in place of the cache", "text.txt", ["--cache", at("file")], 2, /cache: expected a folder or nothing/, /another folder/],
-    ["init from nothing", "text.txt", ["--init", at("nothing")], 1, /nothing: expected a checkpoint folder or a model file/, /path/],
+    ["init from nothing", "text.txt", ["--init", at("nothing")], 1, /nothing: expected a checkpoint folder/, /path/],
     [
       "init from a folder without a model",
       "text.txt",
@@ -220,6 +221,19 @@ describe("what is odd but works", () => {
     expect(code, err).toBe(0);
     for (const name of ["--size", "--model", "--vocab-size", "--steps"]) expect(out).toContain(`warning: ${name} has no effect: `);
     expect(out.match(/has no effect/g)).toHaveLength(4);
+  });
+
+  test("where weights are averaged, the average decides what is best, and is a model of its own", async () => {
+    const result = await pretrain("text.txt", "--ema", "0.9", "--evaluate-every", "1", "--steps", "6", "--name", "ema");
+    expect(result.code, result.err).toBe(0);
+    const folder = folderOf(result);
+    const events = [...readMetrics(join(folder, "metrics.jsonl"))];
+    const losses = events.flatMap((event) => (event.kind === "evaluation" ? [event.metrics.emaLoss] : []));
+    expect(losses).toHaveLength(6);
+    const best = Math.min(...losses);
+    expect(events.at(-1)).toMatchObject({ kind: "run-end", best: { metric: "emaLoss", value: best, step: 1 + losses.indexOf(best) } });
+    const evaluated = await longwave(["evaluate", join(folder, "checkpoints/step-00000006/ema"), "--json"]);
+    expect(JSON.parse(evaluated.out).loss).toBeCloseTo(losses[5], 5);
   });
 
   test("one document is divided by tokens", async () => {
@@ -344,7 +358,7 @@ describe("generate and evaluate", () => {
   });
 
   test.each<[string, () => string[], number, RegExp, RegExp]>([
-    ["no model", () => [at("nothing")], 1, /nothing: expected a checkpoint folder or a model file/, /path/],
+    ["no model", () => [at("nothing")], 1, /nothing: expected a checkpoint folder/, /path/],
     ["a folder without one", () => [at("folder")], 1, /expected config.json in it/, /checkpoint folder/],
     ["a file of another kind", () => [at("text.txt")], 1, /expected a checkpoint folder,? .*or a llama2.c .bin file/, /config.json/],
     [

@@ -4,10 +4,18 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { AbortedError, CheckpointError } from "../../base/errors.ts";
+import { AbortedError } from "../../base/errors.ts";
 import { parseOptions } from "../../base/schema.ts";
-import { deriveSeed, type JsonRecord, type Metrics, type StepResult, type Trainable } from "../../engine/index.ts";
-import { openSafetensors, writeSafetensors } from "../../formats/index.ts";
+import {
+  checkTrainerState,
+  deriveSeed,
+  type JsonRecord,
+  type Metrics,
+  restoreTrainerState,
+  type StepResult,
+  saveTrainerState,
+  type Trainable,
+} from "../../engine/index.ts";
 import { loadDecoder, saveDecoder } from "../../models/decoder/checkpoint.ts";
 import { createOptimizer, createSchedule, type Optimizer } from "../../optim/index.ts";
 import type { Backend } from "../../runtime/backend.ts";
@@ -179,8 +187,7 @@ export class GroupPolicyTrainer implements Trainable {
   save(directory: string): void {
     saveDecoder(directory, this.decoder, { fields: this.#hooks.configFields });
     this.#hooks.saveExtras?.(directory);
-    const tensors = Object.entries(this.#state()).map(([name, { dtype, shape, data }]) => ({ name, dtype, shape, data }));
-    writeSafetensors(join(directory, "trainer.safetensors"), tensors);
+    saveTrainerState(directory, this.#state());
   }
 
   state(): JsonRecord {
@@ -188,21 +195,12 @@ export class GroupPolicyTrainer implements Trainable {
   }
 
   restore(directory: string, state: JsonRecord): void {
-    const parsed = stateSchema.safeParse(state);
-    if (!parsed.success)
-      throw new CheckpointError(`${directory}: expected a place in the prompts, got ${JSON.stringify(state).slice(0, 60)}`, {
-        hint: "This checkpoint was not written by a run of group policy optimisation.",
-      });
-    const saved = loadDecoder(directory);
-    if (JSON.stringify(saved.parameters.layout) !== JSON.stringify(this.decoder.parameters.layout))
-      throw new CheckpointError(`${directory}: expected a checkpoint of this model, got one of another shape`, {
-        hint: "Resume with the model that the run was started with.",
-      });
-    using source = openSafetensors(join(directory, "trainer.safetensors"));
-    for (const [name, buffer] of Object.entries(this.#state())) source.readInto(name, buffer);
-    (this.decoder.parameters.buffer.data as Float32Array).set(saved.parameters.buffer.data as Float32Array);
-    this.#place = parsed.data.place;
-    this.#numTokens = parsed.data.numTokens;
+    const origin = ["a place in the prompts", "a run of group policy optimisation"] as const;
+    const { place, numTokens } = checkTrainerState(stateSchema, state, directory, origin);
+    const { parameters: saved } = loadDecoder(directory);
+    restoreTrainerState(directory, { live: this.decoder.parameters, saved, buffers: this.#state() });
+    this.#place = place;
+    this.#numTokens = numTokens;
   }
 
   /** step.json (completions, rewards, advantages, log-probabilities) and the weights, as a model folder. */
