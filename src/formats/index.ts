@@ -13,6 +13,7 @@ export {
   readHfGenerationConfig,
   writeHfConfig,
 } from "./hf-config.ts";
+export { downloadModel, type HubOptions, type HubProgress } from "./hub.ts";
 export { readJson, readJsonObject, readTextFile } from "./json-file.ts";
 export { type Llama2cConfig, type Llama2cSource, llama2cToHfConfig, openLlama2c } from "./llama2c.ts";
 export { openSafetensors, type SafetensorsSource } from "./safetensors.ts";
