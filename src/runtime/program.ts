@@ -90,7 +90,7 @@ export class Program<I, O> {
     const weights = this.#weights(options.weights ?? new Map());
     const tensors = leaves.map(([, leaf]) => leaf);
     if (weights.size > 0) refuseFoldableNodes(this.name, tensors, new Set(weights.keys()));
-    const model = toOnnx(graph, tensors, { initializers: new Set(weights.keys()) });
+    const model = toOnnx(graph, tensors, { initializers: new Set(weights.keys()), threads: options.threads ?? backend.threads });
     this.#onnx = { inputs: model.inputs, outputs: model.outputs };
     this.nodeCount = model.nodeCount;
     this.modelBytes = model.bytes.byteLength;

@@ -22,6 +22,7 @@ import {
 } from "./elementwise.ts";
 import { apply1, type Operator, required, type Tensor } from "./graph.ts";
 import { contrib, type Emitter, float } from "./onnx.ts";
+import { inRowBlocks } from "./row-blocks.ts";
 
 /** A fused float32 kernel with a derivative, and the same function composed for every other dtype. */
 function activation(
@@ -36,7 +37,7 @@ function activation(
       if (!isFloat(x.dtype)) throw new ShapeError(`${name}: expected a floating-point tensor, got ${x}`);
       return [{ dtype: x.dtype, shape: x.shape }];
     },
-    vjp: ({ inputs: [x], cotangents: [g] }) => [mul(required(g), derivative(x))],
+    vjp: ({ inputs: [x], cotangents: [g] }) => [overRows([required(g), x], (g, x) => mul(g, derivative(x)))],
     emit(emitter, node) {
       const [x] = node.inputs;
       if (x.dtype === "f64") emitter.alias(node.outputs[0], compose(emitter, emitter.name(x)));
@@ -49,6 +50,11 @@ function activation(
       }
     },
   };
+}
+
+/** A chain of elementwise passes over equally shaped tensors, in blocks that stay in the cache. */
+function overRows(inputs: readonly Tensor[], chain: (...inputs: Tensor[]) => Tensor): Tensor {
+  return inputs[0].rank < 2 ? chain(...inputs) : inRowBlocks(inputs, [], (...blocks) => [chain(...blocks)])[0];
 }
 
 const op = (emitter: Emitter, type: string, ...inputs: string[]): string => emitter.value(type, inputs);

@@ -19,7 +19,9 @@ export interface TensorType {
   shape: Shape;
 }
 
-export type AttributeValue = number | string | boolean | readonly (number | string)[] | TypedArray | undefined;
+export type AttributeValue = number | string | boolean | readonly (number | string)[] | TypedArray | Body | undefined;
+/** A function over tensors as an attribute: it is traced when the operator is. */
+export type Body = (...inputs: Tensor[]) => Tensor[];
 export type Attributes = Readonly<Record<string, AttributeValue>>;
 
 /** What a derivative rule sees. */

@@ -5,6 +5,7 @@ import { exp, mul, neg, sub } from "./elementwise.ts";
 import { gatherElements, scatterElementsAdd } from "./gather.ts";
 import { apply1, elementCount, type Operator, required, sameShape, type Tensor } from "./graph.ts";
 import { logSoftmax } from "./norm.ts";
+import { inRowBlocks } from "./row-blocks.ts";
 
 /**
  * −log softmax(logits)[label] for each row, in nats. logits [..., V], labels [...] (i32 or i64): [...].
@@ -32,7 +33,7 @@ const pickOperator: Operator = {
   vjp({ inputs: [logits, labels], cotangents: [cotangent] }) {
     const g = required(cotangent);
     // (one-hot − softmax) · g, with the softmax taken from the log-probabilities of the forward pass (one kernel after common subexpressions).
-    const dense = mul(exp(logSoftmax(logits)), neg(g));
+    const [dense] = inRowBlocks([logSoftmax(logits), neg(g)], [], (logProbs, g) => [mul(exp(logProbs), g)]);
     return [scatterElementsAdd(dense, labels, g, 1), undefined];
   },
   emit(emitter, node) {

@@ -2,9 +2,10 @@
 import { ShapeError } from "../base/errors.ts";
 import { broadcastTo, sum, unbroadcast } from "./core.ts";
 import { add, exp, mul, neg, pow, sub } from "./elementwise.ts";
-import { apply, apply1, type Node, normalizeAxis, type Operator, required, sameDType, type Tensor } from "./graph.ts";
+import { apply, apply1, type Body, type Node, normalizeAxis, type Operator, required, sameDType, type Tensor } from "./graph.ts";
 import { type Emitter, float } from "./onnx.ts";
 import { mean } from "./reduce.ts";
+import { inRowBlocks } from "./row-blocks.ts";
 
 const softmaxOperator: Operator<{ axis: number }> = {
   name: "softmax",
@@ -56,22 +57,20 @@ const layerNormOperator: Operator<{ epsilon: number }> = {
     return [{ dtype: x.dtype, shape: x.shape }, row, row];
   },
   vjp({ inputs: [x, scale, bias], outputs: [, rowMean, rstd], cotangents: [g, gMean, gRstd], needs }) {
-    const deviation = sub(x, rowMean);
-    let dx: Tensor | undefined;
-    if (g) {
-      const normalised = mul(deviation, rstd);
-      const gw = mul(g, scale);
-      const centred = sub(gw, mean(gw, { axes: -1, keepDims: true }));
-      dx = mul(sub(centred, mul(normalised, mean(mul(gw, normalised), { axes: -1, keepDims: true }))), rstd);
-    }
+    const [through, dScale] = g
+      ? overRows([x, rowMean, rstd, g], scale, (x, rowMean, rstd, g, scale) => {
+          const normalised = mul(sub(x, rowMean), rstd);
+          const gw = mul(g, scale);
+          const centred = sub(gw, mean(gw, { axes: -1, keepDims: true }));
+          const dx = mul(sub(centred, mul(normalised, mean(mul(gw, normalised), { axes: -1, keepDims: true }))), rstd);
+          return needs[1] ? [dx, mul(g, normalised)] : [dx];
+        })
+      : [];
     // The statistics have cotangents only when a derivative is differentiated again.
+    let dx = through;
     if (gMean) dx = sumOf(dx, broadcastTo(mul(gMean, 1 / (x.shape.at(-1) as number)), x.shape));
-    if (gRstd) dx = sumOf(dx, throughScale(rstd, gRstd, deviation));
-    return [
-      dx,
-      g && needs[1] ? unbroadcast(mul(g, mul(deviation, rstd)), scale) : undefined,
-      bias && g && needs[2] ? unbroadcast(g, bias) : undefined,
-    ];
+    if (gRstd) dx = sumOf(dx, throughScale(rstd, gRstd, sub(x, rowMean)));
+    return [dx, dScale && unbroadcast(dScale, scale), bias && g && needs[2] ? unbroadcast(g, bias) : undefined];
   },
   emit(emitter, node) {
     const [x, scale, bias] = node.inputs;
@@ -99,6 +98,10 @@ function composeNorm(
   for (const [i, value] of values.entries()) emitter.alias(node.outputs[i], value);
 }
 
+/** The passes of a derivative, over blocks of rows where there are rows. */
+const overRows = (rows: readonly Tensor[], scale: Tensor, passes: Body): Tensor[] =>
+  rows[0].rank < 2 ? passes(...rows, scale) : inRowBlocks(rows, [scale], passes);
+
 const sumOf = (a: Tensor | undefined, b: Tensor): Tensor => (a ? add(a, b) : b);
 
 /** (x − mean) / √(variance + ε) · scale + bias over the last axis (Ba et al. 2016). `epsilon` defaults to 1e-5. */
@@ -117,14 +120,15 @@ const rmsNormOperator: Operator<{ epsilon: number }> = {
     ];
   },
   vjp({ inputs: [x, scale], outputs: [, rstd], cotangents: [g, gRstd], needs }) {
-    let dx: Tensor | undefined;
-    if (g) {
-      const normalised = mul(x, rstd);
-      const gw = mul(g, scale);
-      dx = mul(sub(gw, mul(normalised, mean(mul(gw, normalised), { axes: -1, keepDims: true }))), rstd);
-    }
-    if (gRstd) dx = sumOf(dx, throughScale(rstd, gRstd, x));
-    return [dx, g && needs[1] ? unbroadcast(mul(g, mul(x, rstd)), scale) : undefined];
+    const [through, dScale] = g
+      ? overRows([x, rstd, g], scale, (x, rstd, g, scale) => {
+          const normalised = mul(x, rstd);
+          const gw = mul(g, scale);
+          const dx = mul(sub(gw, mul(normalised, mean(mul(gw, normalised), { axes: -1, keepDims: true }))), rstd);
+          return needs[1] ? [dx, mul(g, normalised)] : [dx];
+        })
+      : [];
+    return [gRstd ? sumOf(through, throughScale(rstd, gRstd, x)) : through, dScale && unbroadcast(dScale, scale)];
   },
   emit(emitter, node) {
     const [x, scale] = node.inputs;

@@ -1,10 +1,11 @@
 // From the graph of operators to an ONNX model: only what the outputs need is emitted, aliases cost no node,
 // and the last real operator writes each output (an Identity in front of every output costs 5 % of a training step).
 import { create, toBinary } from "@bufbuild/protobuf";
-import type { AttributeProto, NodeProto, TensorProto, ValueInfoProto } from "onnx-buf";
+import type { AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto } from "onnx-buf";
 import {
   AttributeProtoSchema,
   AttributeProto_AttributeType as AttributeType,
+  GraphProtoSchema,
   ModelProtoSchema,
   NodeProtoSchema,
   TensorProtoSchema,
@@ -22,7 +23,7 @@ export interface Float {
   readonly float: number;
 }
 export const float = (value: number): Float => ({ float: value });
-export type OnnxAttribute = number | Float | string | readonly number[] | undefined;
+export type OnnxAttribute = number | Float | string | readonly number[] | GraphProto | undefined;
 
 export interface OnnxModel {
   readonly bytes: Uint8Array;
@@ -39,6 +40,8 @@ export interface OnnxOptions {
   /** Names for files that other programs read: of the inputs that are used, in the order of the graph's, and of the outputs. Default: short ones. */
   inputNames?: readonly string[];
   outputNames?: readonly string[];
+  /** Threads that will run the program: blocks of rows are made large enough for all of them. Default 1. */
+  threads?: number;
 }
 
 /** What external initializers point to: ONNX Runtime only checks that it exists; the bytes come from memory. */
@@ -47,10 +50,23 @@ export const externalLocation = ".";
 export class Emitter {
   readonly nodes: NodeProto[] = [];
   readonly constants: TensorProto[] = [];
+  readonly threads: number;
+  /** What the outputs of the program and its nodes read; the rest need not be computed. */
+  readonly used: ReadonlySet<Tensor>;
+  /** Nodes so far, those of bodies included. */
+  nodeCount = 0;
+  /** The list that grows: `nodes`, or that of a body. */
+  #nodes = this.nodes;
   #names = new Map<Tensor, string>();
+  #bodies = new Map<Graph, number>();
   #constantNames = new Map<string, string>();
   #temporaries = 0;
   #scope = "";
+
+  constructor(used: ReadonlySet<Tensor>, { threads = 1 }: OnnxOptions) {
+    this.used = used;
+    this.threads = threads;
+  }
 
   /** The ONNX value that holds `tensor`. */
   name(tensor: Tensor): string {
@@ -73,7 +89,9 @@ export class Emitter {
     const tensor = node.outputs[index];
     let name = this.#names.get(tensor);
     if (name === undefined) {
-      name = `t${tensor.id}`;
+      // Ids are unique within a graph; a body is traced in one of its own.
+      const body = this.#bodies.get(tensor.graph);
+      name = body === undefined ? `t${tensor.id}` : `b${body}t${tensor.id}`;
       this.#names.set(tensor, name);
     }
     return name;
@@ -95,11 +113,11 @@ export class Emitter {
     attributes: Record<string, OnnxAttribute> = {},
     domain = "",
   ): void {
-    this.nodes.push(
+    this.#nodes.push(
       create(NodeProtoSchema, {
         opType: type,
         domain,
-        name: `${this.#scope}#${this.nodes.length}`,
+        name: `${this.#scope}#${this.nodeCount++}`,
         input: [...inputs],
         output: [...outputs],
         attribute: Object.entries(attributes).flatMap(([name, value]) => (value === undefined ? [] : [attribute(name, value)])),
@@ -112,6 +130,69 @@ export class Emitter {
     const output = this.temporary();
     this.node(type, inputs, [output], attributes, domain);
     return output;
+  }
+
+  /** Emits nodes in order: those of the program, or of a graph that was traced apart and whose inputs have names. */
+  emit(nodes: readonly Node[]): void {
+    for (const node of nodes) {
+      this.begin(node);
+      // Nothing to compute, and several kernels of ONNX Runtime are wrong there (TopK divides by 0, an Expand to 0 is optimised away).
+      if (node.outputs.every(({ shape }) => elementCount(shape) === 0)) {
+        for (const output of node.outputs) this.alias(output, this.empty(output));
+      } else node.operator.emit(this, node);
+    }
+  }
+
+  /** Whether what is emitted now is part of a body. */
+  get insideBody(): boolean {
+    return this.#nodes !== this.nodes;
+  }
+
+  /** Emits `graph`, whose inputs have names, among the nodes that are being written. */
+  inline(graph: Graph, outputs: readonly Tensor[]): void {
+    this.#bodies.set(graph, this.#bodies.size);
+    const scope = this.#scope;
+    this.emit(liveNodes(outputs));
+    this.#scope = scope;
+  }
+
+  /** `graph` as the body of an operator such as Scan. Its nodes may use every value that is known here. */
+  body(graph: Graph, outputs: readonly Tensor[]): GraphProto {
+    const [outer, scope] = [this.#nodes, this.#scope];
+    const nodes: NodeProto[] = [];
+    this.#nodes = nodes;
+    const body = this.#bodies.size;
+    this.#bodies.set(graph, body);
+    const inputs = graph.inputs.map((tensor) => {
+      const name = `b${body}i${tensor.id}`;
+      this.#names.set(tensor, name);
+      return valueInfo(name, tensor.dtype, tensor.shape);
+    });
+    this.emit(liveNodes(outputs));
+    const results = this.results(outputs).map(({ tensor, name }) => valueInfo(name, tensor.dtype, tensor.shape));
+    this.#nodes = outer;
+    this.#scope = scope;
+    return create(GraphProtoSchema, { name: `b${body}`, node: nodes, input: inputs, output: results });
+  }
+
+  /**
+   * Outputs of the graph that is being written must be values that a node of it writes, once: inputs, constants, aliases and repeats get
+   * an Identity, and so do outputs whose names are given.
+   */
+  results(outputs: readonly Tensor[], names?: readonly string[]): { tensor: Tensor; name: string }[] {
+    const written = new Set(this.#nodes.flatMap((node) => node.output));
+    const taken = new Set<string>();
+    return outputs.map((tensor, index) => {
+      let name = this.name(tensor);
+      const wanted = names?.[index];
+      if (wanted !== undefined) {
+        this.node("Identity", [name], [wanted]);
+        return { tensor, name: wanted };
+      }
+      if (!written.has(name) || taken.has(name)) name = this.value("Identity", [name]);
+      taken.add(name);
+      return { tensor, name };
+    });
   }
 
   /** An int64 vector constant (shapes, axes). */
@@ -178,10 +259,10 @@ export class Emitter {
 /** Serialises what `outputs` need of the graph. */
 export function toOnnx(graph: Graph, outputs: readonly Tensor[], options: OnnxOptions = {}): OnnxModel {
   const live = liveNodes(outputs);
-  const emitter = new Emitter();
-  const shared = options.initializers ?? new Set<Tensor>();
   const used = new Set<Tensor>(outputs);
   for (const node of live) for (const input of node.inputs) used.add(input);
+  const emitter = new Emitter(used, options);
+  const shared = options.initializers ?? new Set<Tensor>();
   const inputs: { tensor: Tensor; name: string }[] = [];
   const initializers: { tensor: Tensor; name: string }[] = [];
   for (const tensor of graph.inputs) {
@@ -190,27 +271,8 @@ export function toOnnx(graph: Graph, outputs: readonly Tensor[], options: OnnxOp
     emitter.alias(tensor, name);
     (shared.has(tensor) ? initializers : inputs).push({ tensor, name });
   }
-  for (const node of live) {
-    emitter.begin(node);
-    // Nothing to compute, and several kernels of ONNX Runtime are wrong there (TopK divides by 0, an Expand to 0 is optimised away).
-    if (node.outputs.every(({ shape }) => elementCount(shape) === 0)) {
-      for (const output of node.outputs) emitter.alias(output, emitter.empty(output));
-    } else node.operator.emit(emitter, node);
-  }
-  // A graph output must be a value that a node writes, once: inputs, constants, aliases and repeats get an Identity.
-  const written = new Set(emitter.nodes.flatMap((node) => node.output));
-  const taken = new Set<string>();
-  const results = outputs.map((tensor, index) => {
-    let name = emitter.name(tensor);
-    const wanted = options.outputNames?.[index];
-    if (wanted !== undefined) {
-      emitter.node("Identity", [name], [wanted]);
-      return { tensor, name: wanted };
-    }
-    if (!written.has(name) || taken.has(name)) name = emitter.value("Identity", [name]);
-    taken.add(name);
-    return { tensor, name };
-  });
+  emitter.emit(live);
+  const results = emitter.results(outputs, options.outputNames);
   const model = create(ModelProtoSchema, {
     irVersion: 10n,
     producerName: "longwave",
@@ -226,7 +288,7 @@ export function toOnnx(graph: Graph, outputs: readonly Tensor[], options: OnnxOp
       output: results.map(({ tensor, name }) => valueInfo(name, tensor.dtype, tensor.shape)),
     },
   });
-  return { bytes: toBinary(ModelProtoSchema, model), inputs, initializers, outputs: results, nodeCount: emitter.nodes.length };
+  return { bytes: toBinary(ModelProtoSchema, model), inputs, initializers, outputs: results, nodeCount: emitter.nodeCount };
 }
 
 /**
@@ -235,10 +297,16 @@ export function toOnnx(graph: Graph, outputs: readonly Tensor[], options: OnnxOp
  * in the cache and before their memory is needed again, instead of all of them at the end.
  */
 function leavesLast(nodes: readonly NodeProto[]): NodeProto[] {
-  const consumed = new Set(nodes.flatMap(({ input }) => input));
+  const consumed = new Set(nodes.flatMap(consumedBy));
   const isLeaf = ({ output }: NodeProto): boolean => output.every((name) => !consumed.has(name));
   return [...nodes.filter((node) => !isLeaf(node)), ...nodes.filter(isLeaf).reverse()];
 }
+
+/** The values that a node reads, in its body too. */
+const consumedBy = ({ input, attribute }: NodeProto): string[] => [
+  ...input,
+  ...attribute.flatMap(({ g }) => g?.node.flatMap(consumedBy) ?? []),
+];
 
 /** The nodes that `outputs` depend on, in topological order. */
 export function liveNodes(outputs: readonly Tensor[]): Node[] {
@@ -297,6 +365,7 @@ function attribute(name: string, value: Exclude<OnnxAttribute, undefined>): Attr
   if (typeof value === "number") return create(AttributeProtoSchema, { name, type: AttributeType.INT, i: BigInt(value) });
   if (typeof value === "string")
     return create(AttributeProtoSchema, { name, type: AttributeType.STRING, s: new TextEncoder().encode(value) });
+  if (typeof value === "object" && "$typeName" in value) return create(AttributeProtoSchema, { name, type: AttributeType.GRAPH, g: value });
   if (Array.isArray(value)) return create(AttributeProtoSchema, { name, type: AttributeType.INTS, ints: value.map(BigInt) });
   return create(AttributeProtoSchema, { name, type: AttributeType.FLOAT, f: (value as Float).float });
 }
