@@ -2,6 +2,7 @@
 // training (parallel), and decoding (over a cache). Letters: B batch, T time, N = B·T rows, C width, V vocabulary,
 // H query heads, G key/value heads, D head width.
 import { ShapeError } from "../../base/errors.ts";
+import { causalAttention, causalSpans } from "../../nn/attention/causal.ts";
 import { causalBias, documentBias } from "../../nn/attention/mask.ts";
 import { softmaxAttention } from "../../nn/attention/softmax.ts";
 import { type LinearParameters, type LinearWeight, linearLayer } from "../../nn/linear.ts";
@@ -227,18 +228,36 @@ function parallelAttend(config: DecoderConfig, ids_BT: Tensor, options: Sequence
   };
   return (qkv_NF, layer, block) => {
     const { dtype } = qkv_NF;
-    const normed = config.qkNorm === "none" ? undefined : splitHeads(config, qkv_NF, block);
-    const rows = normed ? concat(normed, 1) : reshape(qkv_NF, [batch * time, all, headWidth]);
-    let heads_ABTD = transpose(reshape(rows, [batch, time, all, headWidth]), [2, 0, 1, 3]);
-    if (usesRotary(config, layer)) {
+    const window = config.layerTypes[layer] === "sliding" ? config.window : undefined;
+    const turns = usesRotary(config, layer);
+    const tables = (): Tensor[] => {
       const rotation = rotaryOptions(config, layer);
       const make = () => parallelTables(config, rotation, ids_BT, options, dtype as "f32" | "f64");
-      const [cosines, sines] = once(`rotary ${dtype} ${rotation.base} ${rotation.scaling !== undefined}`, make);
+      return once(`rotary ${dtype} ${rotation.base} ${rotation.scaling !== undefined}`, make);
+    };
+    const normed = config.qkNorm === "none" ? undefined : splitHeads(config, qkv_NF, block);
+    const rows = normed ? concat(normed, 1) : reshape(qkv_NF, [batch * time, all, headWidth]);
+    // What is the same for all sequences goes block by block; positions or documents of each of them, or a soft cap, in the large.
+    if (!options.positions && !options.documents && config.attentionSoftCap === 0) {
+      const spans = once(`spans ${dtype} ${window}`, () => causalSpans(graph, time, dtype, window));
+      const rotation = turns
+        ? { tables: tables(), apply: (x: Tensor, cosines: Tensor, sines: Tensor) => rotateHeads(config, x, cosines, sines) }
+        : undefined;
+      const mixed_BTC = causalAttention(reshape(rows, [batch, time, all * headWidth]), spans, {
+        heads,
+        kvHeads,
+        scale: config.attentionScale,
+        rotation,
+      });
+      return reshape(mixed_BTC, [batch * time, heads * headWidth]);
+    }
+    let heads_ABTD = transpose(reshape(rows, [batch, time, all, headWidth]), [2, 0, 1, 3]);
+    if (turns) {
+      const [cosines, sines] = tables();
       const [turned, value] = split(heads_ABTD, [heads + kvHeads, kvHeads], 0);
       heads_ABTD = concat([rotateHeads(config, turned, cosines, sines), value], 0);
     }
     const [query, key, value] = split(heads_ABTD, [heads, kvHeads, kvHeads], 0);
-    const window = config.layerTypes[layer] === "sliding" ? config.window : undefined;
     const bias = once(`bias ${dtype} ${window}`, () => {
       const causal = causalBias(graph, time, dtype, window);
       return options.documents ? add(documentBias(options.documents, dtype), causal) : causal;

@@ -10,11 +10,23 @@ export const masked = -1e30;
 
 /** [T, T] bias: query i sees keys j ≤ i, and with a window only the last `window` of them, itself included. */
 export function causalBias(graph: Graph, length: number, dtype: DType, window?: number): Tensor {
-  const data = dtype === "f64" ? new Float64Array(length * length) : new Float32Array(length * length);
-  for (let i = 0; i < length; i++) {
-    for (let j = 0; j < length; j++) if (j > i || (window !== undefined && i - j >= window)) data[i * length + j] = masked;
+  return causalBlock(graph, dtype, [0, length], [0, length], window);
+}
+
+/** The part of {@link causalBias} for queries and keys [from, to). */
+export function causalBlock(
+  graph: Graph,
+  dtype: DType,
+  [query, queryEnd]: readonly [number, number],
+  [key, keyEnd]: readonly [number, number],
+  window = Number.POSITIVE_INFINITY,
+): Tensor {
+  const shape = [queryEnd - query, keyEnd - key];
+  const data = new (dtype === "f64" ? Float64Array : Float32Array)(shape[0] * shape[1]);
+  for (let i = query, at = 0; i < queryEnd; i++) {
+    for (let j = key; j < keyEnd; j++, at++) if (j > i || i - j >= window) data[at] = masked;
   }
-  return constant(graph, dtype, [length, length], data);
+  return constant(graph, dtype, shape, data);
 }
 
 /** [B, T, T] bias that keeps packed documents apart: `documents` [B, T] (i32) numbers the document of each token. */
