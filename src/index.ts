@@ -7,10 +7,12 @@ export {
   BackendError,
   CheckpointError,
   DataError,
+  EnvironmentError,
   FormatError,
   InvariantError,
   LongwaveError,
   NotFiniteError,
+  RemoteError,
   ShapeError,
   UsageError,
 } from "./base/errors.ts";
@@ -54,7 +56,7 @@ export {
 } from "./models/index.ts";
 export { initializeParameters, type ParameterSpec, parameter } from "./nn/index.ts";
 export { createOptimizer, createSchedule, type Optimizer } from "./optim/index.ts";
-export { type PretrainOptions, pretrain, quickstartOptions } from "./recipes/index.ts";
+export { Conversation, load, type PretrainOptions, pretrain, quickstartOptions, TextModel } from "./recipes/index.ts";
 export type { Binding, Session, SessionOptions } from "./runtime/backend.ts";
 export {
   allocate,

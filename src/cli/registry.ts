@@ -31,6 +31,31 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./commands/grpo.ts")).grpo,
   },
   {
+    name: "rl",
+    summary: "Learn from reward in an environment",
+    load: async () => (await import("./commands/rl.ts")).rl,
+  },
+  {
+    name: "rl evaluate",
+    summary: "Measure the return of a trained policy",
+    load: async () => (await import("./commands/rl-evaluate.ts")).rlEvaluate,
+  },
+  {
+    name: "rl watch",
+    summary: "Draw episodes of a trained policy as one self-contained HTML page",
+    load: async () => (await import("./commands/rl-watch.ts")).rlWatch,
+  },
+  {
+    name: "rl export",
+    summary: "Write a trained policy as a plain ONNX file",
+    load: async () => (await import("./commands/rl-export.ts")).rlExport,
+  },
+  {
+    name: "rl zoo",
+    summary: "List tuned settings, or reproduce their published returns",
+    load: async () => (await import("./commands/rl-zoo.ts")).rlZoo,
+  },
+  {
     name: "generate",
     summary: "Generate text from a model",
     load: async () => (await import("./commands/generate.ts")).generate,
@@ -39,6 +64,16 @@ export const commands: readonly CommandEntry[] = [
     name: "chat",
     summary: "Talk with a model in the terminal",
     load: async () => (await import("./commands/chat.ts")).chat,
+  },
+  {
+    name: "convert",
+    summary: "Write a model in another format",
+    load: async () => (await import("./commands/convert.ts")).convert,
+  },
+  {
+    name: "quantize",
+    summary: "Write a model with matrices of 8, 5 or 4 bits, and measure what that costs",
+    load: async () => (await import("./commands/quantize.ts")).quantize,
   },
   {
     name: "bench-decode",

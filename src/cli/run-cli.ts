@@ -49,7 +49,10 @@ async function dispatch(argv: readonly string[], io: CliIo, entries: readonly Co
       hint: "Options follow the command: longwave <command> [options].",
     });
   }
-  const group = entries.some(({ name }) => name.startsWith(`${first} `)) ? first : undefined;
+  const isGroup = entries.some(({ name }) => name.startsWith(`${first} `));
+  // A group may be a command as well (`rl`): options behind its name are that command's.
+  const isOwn = entries.some(({ name }) => name === first) && (second === undefined || second.startsWith("-"));
+  const group = isGroup && !isOwn ? first : undefined;
   if (group !== undefined && (second === undefined || second === "--help" || second === "-h")) {
     return io.stdout.write(overview(entries, io.stdout, group));
   }

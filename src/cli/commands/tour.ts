@@ -33,6 +33,7 @@ export const tour = defineCommand({
     const started = performance.now();
     let progress: Progress | undefined;
     let folder = "";
+    const runs: Partial<Record<TourPart, string>> = {};
     let speculation: JsonRecord | undefined;
     try {
       const onPart = (part: TourPart, tourFolder: string): void => {
@@ -46,7 +47,10 @@ export const tour = defineCommand({
           ...(part === "align" ? { metric: "reward" } : {}),
         });
       };
-      const onRun = (_: TourPart, path: string): void => context.print(`run folder: ${context.phrase(path)}`);
+      const onRun = (part: TourPart, path: string): void => {
+        runs[part] = context.phrase(path);
+        context.print(`run folder: ${runs[part]}`);
+      };
       for await (const event of run(options, { backend, signal: context.signal, onPart, onRun })) {
         progress?.handle(event);
         if (event.kind === "artifact" && event.name === "speculation") speculation = event.data;
@@ -57,10 +61,18 @@ export const tour = defineCommand({
       // What was finished is worth a look even when the rest was interrupted.
       if (folder !== "") await writePage(folder, context);
     }
-    if (folder !== "") context.print(`try the models:  ${context.program} generate ${folder}/<part> --prompt "Once upon a time"`);
+    for (const line of nextSteps(runs)) context.print(`go on:      ${context.program} ${line}`);
     context.print(`the tour took ${formatDuration((performance.now() - started) / 1000)}`);
   },
 });
+
+/** Commands that use what the parts made. */
+function nextSteps({ train, align, accelerate }: Partial<Record<TourPart, string>>): string[] {
+  const lines = train === undefined ? [] : [`generate ${train} --prompt "The people of the United States"`];
+  const drafter = accelerate === undefined ? "" : ` --drafter ${accelerate}`;
+  if (align !== undefined) lines.push(`generate ${align} --prompt "Once upon a time"${drafter}`);
+  return lines;
+}
 
 function speculationText({ ratio, tokensPerStep, identical }: JsonRecord): string {
   const factor = typeof ratio === "number" ? `${ratio.toFixed(2)} times as fast` : "not measured";

@@ -1,0 +1,95 @@
+// `longwave rl`: an algorithm and an environment in, a policy and its run folder out.
+import type { z } from "zod";
+import type { SettingsLayer } from "../../base/schema.ts";
+import type { RunEvent } from "../../engine/index.ts";
+import { type ControlRunOptions, control, controlDefaults, controlRunSchema, savedControlSettings } from "../../recipes/index.ts";
+import { type Command, type CommandContext, defineCommand } from "../command.ts";
+import { formatMetric } from "../render/format.ts";
+import { table } from "../render/table.ts";
+import { followTraining, resumable } from "../training-run.ts";
+
+async function execute(options: z.output<typeof controlRunSchema>, context: CommandContext): Promise<void> {
+  const evaluations: Record<string, number>[] = [];
+  let seeds: string | undefined;
+  let best: string | undefined;
+  const folder = await followTraining(
+    { ...context, openRuntime: (runtime = {}) => context.openRuntime({ threads: 1, ...runtime }) },
+    (hooks) => control(options as ControlRunOptions, hooks),
+    {
+      name: "rl",
+      progress: {
+        metric: "rollout/ep_rew_mean",
+        alsoShow: ["rollout/ep_len_mean", "train/explained_variance", "train/approx_kl"],
+        unit: "step",
+      },
+      shown,
+      onEvent: (event) => {
+        if (event.kind === "evaluation") evaluations.push(event.metrics);
+        if (event.kind === "stage" && event.name === "seeds") seeds = event.message;
+        if (event.kind === "run-end") best = event.best ? `${formatMetric(event.best.value)} at step ${event.best.step}` : undefined;
+      },
+    },
+  );
+  const { program } = context;
+  const last = evaluations.at(-1);
+  const rows: string[][] = [];
+  if (last)
+    rows.push([
+      "mean return",
+      `${formatMetric(last["eval/mean_reward"])} ± ${formatMetric(last["eval/std_reward"])} over ${options.evaluationEpisodes} episodes`,
+    ]);
+  if (best !== undefined) rows.push(["best evaluation", best]);
+  context.print();
+  if (rows.length > 0) context.print(table(rows).trimEnd());
+  if (seeds !== undefined) context.print(seeds);
+  context.print();
+  context.print(`watch it:          ${program} rl watch ${folder}`);
+  context.print(`measure it:        ${program} rl evaluate ${folder} --episodes 100`);
+  context.print(`use it elsewhere:  ${program} rl export ${folder}`);
+  context.print(`train it further:  ${program} rl --resume ${folder} --steps <more>`);
+  context.print(`look at the run:   ${program} report ${folder}`);
+}
+
+/** Evaluations in few words. */
+function shown(event: RunEvent): RunEvent {
+  if (event.kind !== "evaluation") return event;
+  const { "eval/mean_reward": mean, "eval/std_reward": std, "eval/mean_ep_length": length } = event.metrics;
+  return { ...event, metrics: { return: mean, "± over episodes": std, length } };
+}
+
+/** Usual values of the algorithm, and tuned ones of the environment, lie under everything that is given. */
+function withUsualValues(command: Command): Command {
+  return {
+    ...command,
+    execute: (layers, context) => {
+      const given = Object.assign({}, ...layers.map(({ values }: SettingsLayer) => values)) as Record<string, unknown>;
+      const values = controlDefaults(given);
+      return command.execute([{ values, locate: () => "the usual settings" }, ...layers], context);
+    },
+  };
+}
+
+export const rl = resumable(
+  withUsualValues(
+    defineCommand({
+      name: "rl",
+      summary: "Learn from reward in an environment",
+      description: [
+        "PPO, A2C, TRPO, natural policy gradient or REINFORCE in a built-in environment (classic control, toy text, MuJoCo) or one of your",
+        "own. Settings that are not given are tuned ones for this algorithm and environment where there are any (see rl zoo), else the",
+        "usual ones of the algorithm; the defaults below are PPO's. Everything goes into a run folder; Ctrl-C finishes the rollout, saves",
+        "and exits; --resume goes on from there, bit for bit.",
+      ].join("\n"),
+      schema: controlRunSchema,
+      examples: [
+        { command: "rl --env CartPole-v1", note: "PPO with tuned settings, half a minute" },
+        { command: "rl --algo trpo --env HalfCheetah-v5 --steps 1e6 --seeds 3", note: "three runs, and an interval for their mean return" },
+        { command: "rl --algo ppo --env Pendulum-v1 --hyperparameters sb3 --learning-rate 1e-3 --gamma 0.9", note: "settings of your own" },
+        { command: "rl --env ./my-environment.mjs --num-envs 8", note: "an environment of your own: export function environment()" },
+        { command: "rl --resume runs/20260131-120000-ppo-CartPole-v1 --steps 2e5", note: "go on with a run" },
+      ],
+      run: execute,
+    }),
+  ),
+  savedControlSettings,
+);
