@@ -39,3 +39,17 @@ export {
   medusaSchema,
 } from "./heads/medusa.ts";
 export { type LoadedMedusa, loadMedusa, type MedusaInfo, saveMedusa } from "./heads/medusa-checkpoint.ts";
+export { type LoadedPolicy, loadPolicy, savePolicy } from "./policy/checkpoint.ts";
+export {
+  actionSize,
+  headSize,
+  type PolicyActivation,
+  type PolicyConfig,
+  type PolicyHead,
+  type PolicyOptions,
+  policyConfig,
+  policySchema,
+} from "./policy/config.ts";
+export { checkpointNames as policyCheckpointNames } from "./policy/names.ts";
+export { type ActorOutput, actorForward, criticForward, policyForward } from "./policy/network.ts";
+export { allocatePolicy, createPolicy, type Policy, type PolicyParameters, policyParameters } from "./policy/parameters.ts";

@@ -1,5 +1,27 @@
 // Learning from reward: environments (control), estimators and the policy loss (core), and language models (text).
 
+export {
+  Agent,
+  type AgentOptions,
+  a2c,
+  type EnvironmentSource,
+  evaluatePolicy,
+  type LearnOptions,
+  loadAgentPolicy,
+  npg,
+  ppo,
+  reinforce,
+  trpo,
+  type UsablePolicy,
+} from "./control/agent.ts";
+export { RolloutBuffer, type SampleBatch } from "./control/buffer.ts";
+export {
+  type Distribution,
+  distributionFrom,
+  distributionOf,
+  type KlReduction,
+  klOf,
+} from "./control/distributions/distribution.ts";
 export type { Drawing, Point, Shape, Tone } from "./control/drawing.ts";
 export * as shapes from "./control/drawing.ts";
 export type {
@@ -21,6 +43,30 @@ export { MountainCar, MountainCarContinuous } from "./control/environments/mount
 export { Pendulum } from "./control/environments/pendulum.ts";
 export { decodeTaxi, encodeTaxi, Taxi } from "./control/environments/taxi.ts";
 export type { Outcome, TabularEnvironment, TransitionTable } from "./control/environments/transition-table.ts";
+export {
+  type Advantages,
+  discountedReturns,
+  explainedVariance,
+  type GaeOptions,
+  gae,
+  normaliseAdvantages,
+  nStepReturns,
+  type RolloutView,
+  spinningUpGae,
+} from "./control/estimators.ts";
+export type { EpisodeResult } from "./control/evaluation.ts";
+export { exportPolicy, policyToOnnx } from "./control/export.ts";
+export {
+  algorithmDefaults,
+  type ControlAlgorithm,
+  type ControlOptions,
+  type ControlSettings,
+  controlAlgorithms,
+  controlSchema,
+  controlSettings,
+} from "./control/options.ts";
+export { type ControlPolicy, loadControlPolicy, saveControlPolicy } from "./control/policy-file.ts";
+export { type Prediction, type PredictOptions, Predictor } from "./control/predict.ts";
 export { type EnvironmentInfo, environmentFactory, environmentIds, environmentInfo, makeEnvironment } from "./control/registry.ts";
 export {
   Box,
@@ -35,6 +81,7 @@ export {
   type MultiDiscreteSpace,
   type Space,
 } from "./control/spaces.ts";
+export { ControlTrainer, type ControlTrainerOptions } from "./control/trainer.ts";
 export { batchEnvironments } from "./control/vector.ts";
 export type { BatchOptions } from "./control/vector-slice.ts";
 export type { EnvironmentSpec } from "./control/vector-spec.ts";
@@ -51,6 +98,7 @@ export {
 } from "./control/wrappers/normalised-environments.ts";
 export { Normaliser, type NormaliserOptions } from "./control/wrappers/normaliser.ts";
 export { timeLimit } from "./control/wrappers/time-limit.ts";
+export { type ControlStyle, controlStyles, presetOptions, type ZooEntry, zoo, zooEntry } from "./control/zoo.ts";
 export {
   type GroupAdvantageOptions,
   type GroupEstimator,
@@ -60,6 +108,7 @@ export {
   processAdvantages,
   tokenReturns,
 } from "./core/advantages.ts";
+export { type AggregateScore, aggregateScores, interquartileMean } from "./core/aggregate-scores.ts";
 export { type Aggregation, type AggregationOptions, aggregations, aggregationWeights } from "./core/aggregation.ts";
 export { adaptKlCoefficient, type KlEstimator, type KlOptions, klDivergence, klDivergenceOf, klEstimators } from "./core/kl.ts";
 export { highEntropyMask } from "./core/masks.ts";

@@ -1,0 +1,232 @@
+// Learning from reward in an environment: an algorithm and an environment in, run folders out, one for each seed.
+import { join } from "node:path";
+import { writeFileAtomic } from "../base/atomic.ts";
+import { UsageError } from "../base/errors.ts";
+import {
+  changeableSettings,
+  createRunDirectory,
+  openCheckpoint,
+  type RunDirectory,
+  type RunEvent,
+  runLoop,
+  withSinks,
+} from "../engine/index.ts";
+import { countParameters } from "../nn/index.ts";
+import { evaluatePolicy } from "../rl/control/agent.ts";
+import type { EpisodeResult } from "../rl/control/evaluation.ts";
+import { controlSchema, controlSettings } from "../rl/control/options.ts";
+import { type ControlPolicy, loadControlPolicy } from "../rl/control/policy-file.ts";
+import { describeSpace } from "../rl/control/spaces.ts";
+import { ControlTrainer } from "../rl/control/trainer.ts";
+import { type AggregateScore, aggregateScores } from "../rl/core/aggregate-scores.ts";
+import type { Backend } from "../runtime/backend.ts";
+import { type ControlRunOptions, type ControlRunSettings, parseControlRun } from "./control-options.ts";
+import { environmentName, openNamedEnvironments, thresholdOf } from "./control-source.ts";
+import { machineArtifact, stage, warning } from "./events.ts";
+import { locateRun } from "./pretrain-options.ts";
+import { openFormer, recordOf, settingsOf } from "./training-run.ts";
+
+export interface ControlContext {
+  backend: Backend;
+  /** Lets the running rollout and update finish and be saved. */
+  signal?: AbortSignal;
+  /** Called once a run folder exists; with several seeds for each. */
+  onRun?: (run: RunDirectory) => void;
+}
+
+/** Besides the loop's: what is only watched. */
+const changeableAtResume = [
+  ...changeableSettings,
+  "workers",
+  "hyperparameters",
+  "seeds",
+  "statsWindow",
+  "evaluationEpisodes",
+  "evaluationEnvs",
+  "deterministicEvaluation",
+  "rewardThreshold",
+  "stopWhenSolved",
+];
+
+/**
+ * Learns. With several seeds the runs follow each other, each with its own events from `run-start` to `run-end`; a stage `seeds` with
+ * the mean, interquartile mean and 95 % interval of their final evaluations comes last, and is written to seeds.json beside the runs.
+ * @throws UsageError, EnvironmentError, CheckpointError, NotFiniteError, AbortedError: see their messages.
+ */
+export async function* control(options: ControlRunOptions, context: ControlContext): AsyncGenerator<RunEvent> {
+  const settings = parseControlRun(options);
+  if (settings.resume !== undefined && settings.seeds > 1)
+    throw new UsageError("seeds: expected one run to resume, got several", { hint: "Resume each of their folders by itself." });
+  const scores: number[] = [];
+  const folders: string[] = [];
+  for (let i = 0; i < settings.seeds; i++) {
+    let score: number | undefined;
+    const onRun = (run: RunDirectory): void => {
+      folders.push(run.path);
+      context.onRun?.(run);
+    };
+    for await (const event of learn({ ...settings, seed: settings.seed + i }, { ...context, onRun })) {
+      if (event.kind === "evaluation") score = event.metrics["eval/mean_reward"];
+      yield event;
+    }
+    if (score !== undefined) scores.push(score);
+  }
+  if (settings.seeds > 1 && scores.length === settings.seeds) yield aggregated(settings, scores, folders);
+}
+
+function aggregated(settings: ControlRunSettings, scores: readonly number[], folders: readonly string[]): RunEvent {
+  const summary = aggregateScores([scores]);
+  const record = { algo: settings.algo, env: settings.env, steps: settings.steps, scores, folders, ...summary };
+  writeFileAtomic(join(settings.runs, `${nameOf(settings)}-seeds.json`), `${JSON.stringify(record, null, 2)}\n`);
+  return stage("seeds", describeScores(summary, scores.length), {
+    progress: 1,
+    metrics: {
+      mean: summary.mean,
+      interquartileMean: summary.interquartileMean,
+      intervalLow: summary.interval[0],
+      intervalHigh: summary.interval[1],
+    },
+  });
+}
+
+/** One line about the scores of several runs. */
+export function describeScores({ mean, interquartileMean, interval }: AggregateScore, numRuns: number): string {
+  const [low, high] = interval;
+  return `${numRuns} seeds: mean return ${mean.toFixed(1)}, interquartile mean ${interquartileMean.toFixed(1)} (95 % ${low.toFixed(1)} to ${high.toFixed(1)})`;
+}
+
+const nameOf = ({ name, algo, env }: Pick<ControlRunSettings, "name" | "algo" | "env">): string =>
+  name ?? `${algo}-${environmentName(env)}`;
+
+async function* learn(settings: ControlRunSettings, { backend, signal, onRun }: ControlContext): AsyncGenerator<RunEvent> {
+  const resume = settings.resume === undefined ? undefined : locateRun(settings.resume);
+  const former = resume && openFormer(resume.run, { mark: "algo", kind: "a run in an environment", commands: "rl" });
+  const threshold = settings.rewardThreshold ?? (settings.stopWhenSolved ? thresholdOf(settings.env) : undefined);
+  if (settings.stopWhenSolved && threshold === undefined)
+    throw new UsageError(`stopWhenSolved: expected an environment with a threshold, got ${settings.env}`, {
+      hint: "Give rewardThreshold.",
+    });
+  const algorithm = controlSettings({
+    ...settingsOf(controlSchema, settings),
+    ...(threshold === undefined ? {} : { rewardThreshold: threshold }),
+  });
+  if (threshold !== undefined && settings.evaluateEvery === 0)
+    throw new UsageError("rewardThreshold: expected evaluations, got none", { hint: "Set evaluateEvery above 0." });
+  const { env, envOptions, workers, numEnvs, evaluationEnvs, evaluateEvery, keepBest } = settings;
+  const environments = await openNamedEnvironments(env, numEnvs, { options: envOptions, workers });
+  const evaluation = evaluateEvery > 0 ? await openNamedEnvironments(env, evaluationEnvs, { options: envOptions }) : undefined;
+  const { seed, steps } = settings;
+  const trainer = new ControlTrainer(backend, environments, {
+    settings: algorithm,
+    seed,
+    totalSteps: steps,
+    ...(evaluation ? { evaluation } : {}),
+  });
+  try {
+    yield stage("environment", describeTask(settings, trainer), { progress: 1 });
+    const config = recordOf(settings, {}, ["seeds"]);
+    if (former && former.checkpoints.steps().length === 0)
+      yield warning(`${former.path}: there is no checkpoint yet; the run starts from the beginning`);
+    const name = settings.seeds > 1 ? `${nameOf(settings)}-seed${seed}` : nameOf(settings);
+    const run = former ?? createRunDirectory({ root: settings.runs, name, config });
+    onRun?.(run);
+    const every = (environmentSteps: number): number =>
+      environmentSteps === 0 ? 0 : Math.max(1, Math.round(environmentSteps / trainer.stepsPerIteration));
+    const loop = runLoop(
+      trainer,
+      {
+        steps: Math.ceil(steps / trainer.stepsPerIteration),
+        logEvery: settings.logEvery,
+        evaluateEvery: every(evaluateEvery),
+        checkpointEvery: every(settings.checkpointEvery),
+        checkpointSeconds: settings.checkpointSeconds,
+        keepLast: settings.keepLast,
+        onNotFinite: settings.onNotFinite,
+        watchedMetrics: ["train/loss", "train/gradient_norm"],
+        ...(keepBest && evaluateEvery > 0 ? { keepBest: { metric: "eval/mean_reward", mode: "max" as const } } : {}),
+        checkpoints: run.checkpoints,
+        config,
+        changeable: changeableAtResume,
+        ...(resume && run.checkpoints.steps().length > 0 ? { resume: resume.checkpoint } : {}),
+      },
+      signal,
+    );
+    yield* withSinks(withMachine(loop, backend), run.sinks());
+  } finally {
+    trainer.dispose();
+  }
+}
+
+async function* withMachine(events: AsyncGenerator<RunEvent>, backend: Backend): AsyncGenerator<RunEvent> {
+  for await (const event of events) {
+    yield event;
+    if (event.kind === "run-start") yield machineArtifact(backend);
+  }
+}
+
+function describeTask(
+  { algo, env, numEnvs, numSteps, seed }: ControlRunSettings,
+  { control: { policy, observationSpace, actionSpace } }: ControlTrainer,
+): string {
+  const parameters = countParameters(policy.specs);
+  return `${algo} in ${environmentName(env)}: observations ${describeSpace(observationSpace)}, actions ${describeSpace(actionSpace)}; ${numEnvs} × ${numSteps} steps a rollout, ${parameters.toLocaleString("en")} parameters, seed ${seed}`;
+}
+
+/** A policy with the name of its environment's source, from a run folder, a checkpoint or the folder of a saved policy. */
+export interface LocatedPolicy {
+  readonly control: ControlPolicy;
+  readonly path: string;
+}
+
+/**
+ * @param which of a run's checkpoints; a path of a checkpoint is taken as it is.
+ * @throws CheckpointError, FormatError when there is no policy.
+ */
+export function locatePolicy(path: string, which: "best" | "latest" = "best"): LocatedPolicy {
+  const { run, checkpoint } = locateRun(path);
+  if (checkpoint !== "auto") return { control: loadControlPolicy(join(path)), path };
+  try {
+    return { control: loadControlPolicy(path), path };
+  } catch {
+    // No saved policy: a run folder then.
+  }
+  const former = openFormer(run, { mark: "algo", kind: "a run in an environment", commands: "rl" });
+  const found = (which === "best" ? former.checkpoints.best() : undefined) ?? openCheckpoint(run);
+  return { control: loadControlPolicy(found.path), path: found.path };
+}
+
+export interface EvaluateRunOptions {
+  episodes: number;
+  deterministic?: boolean;
+  seed?: number;
+  envs?: number;
+  /** Default: that of the run. */
+  env?: string;
+  which?: "best" | "latest";
+  signal?: AbortSignal;
+}
+
+/** Plays episodes with the policy of a run. @throws UsageError when the environment is not one of the policy's spaces. */
+export async function evaluateRun(
+  backend: Backend,
+  path: string,
+  options: EvaluateRunOptions,
+): Promise<{ results: EpisodeResult[]; checkpoint: string; environment: string }> {
+  const { episodes, envs = 1, which = "best", env, ...rest } = options;
+  const { control: policy, path: checkpoint } = locatePolicy(path, which);
+  const source = sourceOf(path, policy, env);
+  const environments = await openNamedEnvironments(source.env, Math.min(envs, episodes), { options: source.options });
+  const results = await evaluatePolicy(backend, policy, environments, { episodes, ...rest });
+  return { results, checkpoint, environment: source.env };
+}
+
+/** The environment of a policy, as the run recorded it. */
+export function sourceOf(path: string, policy: ControlPolicy, env?: string): { env: string; options: Readonly<Record<string, unknown>> } {
+  if (env !== undefined) return { env, options: {} };
+  try {
+    const { config } = openFormer(locateRun(path).run, { mark: "algo", kind: "a run in an environment", commands: "rl" });
+    return { env: String(config.env), options: (config.envOptions ?? {}) as Record<string, unknown> };
+  } catch {
+    return { env: policy.environment, options: {} };
+  }
+}
