@@ -167,7 +167,46 @@ describe("a checkpoint that is not whole", () => {
     expectError(path, /1 are missing: model.norm.weight/, /does not match/);
   });
 
-  test("families are told apart by model_type alone", () => {
-    expect(() => familyOf({ model_type: "mamba" })).toThrow(FormatError);
+  test("families are told apart by model_type alone, and the nearest one is named", () => {
+    const hintOf = (config: Parameters<typeof familyOf>[0]): string | undefined => {
+      try {
+        familyOf(config);
+      } catch (error) {
+        if (error instanceof FormatError) return error.hint;
+      }
+      return undefined;
+    };
+    expect(hintOf({ model_type: "mamba" })).toMatch(/not supported/);
+    expect(hintOf({ model_type: "qwen2_5_vl" })).toMatch(/Nearest supported: qwen2 \(Qwen2ForCausalLM\)/);
+    expect(hintOf({ model_type: "gemma3" })).toMatch(/Nearest supported: gemma3_text|Nearest supported: gemma/);
+    expect(hintOf({ model_type: "mistral4" })).toMatch(/Nearest supported: mistral /);
+    expect(hintOf({ model_type: "phi" })).toMatch(/Nearest supported: phi3 /);
+    expect(hintOf({ architectures: ["LlamaForCausalLM"] })).toMatch(/Nearest supported: llama /);
+    expect(hintOf({})).toMatch(/not supported/);
+  });
+
+  test("tensors under other names are listed beside the missing ones, and superfluous ones when nothing is missing", () => {
+    const renamed = (rename: (name: string) => string, more: string[] = []): string =>
+      damaged((copy) => {
+        using source = openSafetensors(folder);
+        const tensors = [...source.entries.keys()].map((name) => ({ ...source.read(name), name: rename(name) }));
+        const extra = more.map((name) => ({ name, dtype: "f32" as const, shape: [1], data: new Float32Array(1) }));
+        writeSafetensors(join(copy, "model.safetensors"), [...tensors, ...extra]);
+      });
+    expectError(
+      renamed((name) => name.replace("q_proj", "query_proj")),
+      /2 are missing: model.layers.0.self_attn.q_proj.weight, model.layers.1.self_attn.q_proj.weight; the file has instead: .*query_proj/,
+      /does not match/,
+    );
+    const path = renamed((name) => name, ["model.layers.0.self_attn.q_proj.bias", "model.layers.0.self_attn.rotary_emb.inv_freq"]);
+    expect(loadDecoder(path).unused).toEqual(["model.layers.0.self_attn.q_proj.bias"]);
+  });
+
+  test("without an output matrix of its own has the embedding as one, whatever config.json says", () => {
+    const path = damaged((copy) => {
+      const file = join(copy, "config.json");
+      writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, "utf8")), tie_word_embeddings: false }));
+    });
+    expect(loadDecoder(path).config.tieEmbeddings).toBe(true);
   });
 });

@@ -84,10 +84,30 @@ export function familyOf(hfConfig: HfConfig): Family {
   const family = families.find(({ modelType }) => modelType === hfConfig.model_type);
   if (family) return family;
   const names = families.map(({ modelType }) => modelType);
-  const near = nearest(String(hfConfig.model_type), names);
+  const near = nearestFamily(String(hfConfig.model_type ?? "")) ?? nearestFamily(hfConfig.architectures?.[0] ?? "");
   throw new FormatError(`config.json: expected model_type ${names.join(", ")}, got ${JSON.stringify(hfConfig.model_type ?? null)}`, {
-    hint: near ? `Nearest supported: ${near}.` : "This architecture is not supported.",
+    hint: near ? `Nearest supported: ${near.modelType} (${near.architecture}).` : "This architecture is not supported.",
   });
+}
+
+/** By a small number of edits, or by what the names begin with (`qwen2_5_vl` is a kind of `qwen2`). */
+function nearestFamily(name: string): Family | undefined {
+  const named = (modelType: string | undefined) => families.find((family) => family.modelType === modelType);
+  const byArchitecture = families.find(({ architecture }) => architecture === name);
+  if (byArchitecture) return byArchitecture;
+  const word = name.toLowerCase();
+  const begins = families.filter(({ modelType }) => word.startsWith(modelType)).sort((a, b) => b.modelType.length - a.modelType.length);
+  const stem = /^[a-z]+/.exec(word)?.[0] ?? word;
+  return (
+    begins[0] ??
+    named(
+      nearest(
+        word,
+        families.map(({ modelType }) => modelType),
+      ),
+    ) ??
+    families.find(({ modelType }) => stem.length > 2 && modelType.startsWith(stem))
+  );
 }
 
 function fill(source: TensorSource, hfConfig: HfConfig, label: string): LoadedDecoder {
@@ -105,7 +125,7 @@ function fill(source: TensorSource, hfConfig: HfConfig, label: string): LoadedDe
 const nameIn = (prefix: string, key: string): string => (key === "lm_head.weight" ? key : prefix + key);
 
 /** What this file puts before every key. */
-function prefixOf(source: TensorSource, { optionalPrefix = "" }: Family): string {
+function prefixOf(source: Pick<TensorSource, "entries">, { optionalPrefix = "" }: Family): string {
   return optionalPrefix !== "" && [...source.entries.keys()].some((key) => key.startsWith(optionalPrefix)) ? optionalPrefix : "";
 }
 
@@ -125,10 +145,10 @@ export function fillLeaves(
   const prefix = prefixOf(source, family);
   const nameOf = ({ key }: KeyMapping): string => nameIn(prefix, key);
   const keys = family.keys(config);
-  const missing = keys.filter((mapping) => !source.entries.has(nameOf(mapping))).map(nameOf);
+  const { missing, unexpected } = compareNames(source, hfConfig, config);
   if (missing.length > 0) {
-    const shown = missing.slice(0, 5).join(", ") + (missing.length > 5 ? ` and ${missing.length - 5} more` : "");
-    throw new FormatError(`${label}: expected ${keys.length} tensors, ${missing.length} are missing: ${shown}`, {
+    const others = unexpected.length > 0 ? `; the file has instead: ${someOf(unexpected)}` : "";
+    throw new FormatError(`${label}: expected ${keys.length} tensors, ${missing.length} are missing: ${someOf(missing)}${others}`, {
       hint: `The file does not match its config.json (${family.modelType}).`,
     });
   }
@@ -137,9 +157,26 @@ export function fillLeaves(
     const leaf = leaves.get(mapping.path);
     if (leaf) readMapped(source, nameOf(mapping), mapping, leaf, specOf(specs, mapping.path), scratch);
   }
-  const used = new Set(keys.map(nameOf));
+  return unexpected;
+}
+
+const someOf = (names: readonly string[]): string =>
+  names.slice(0, 5).join(", ") + (names.length > 5 ? ` and ${names.length - 5} more` : "");
+
+/** Names of tensors that a configuration needs and the file lacks, and of those in the file that have no place in the model. */
+export function compareNames(
+  source: Pick<TensorSource, "entries">,
+  hfConfig: HfConfig,
+  config: DecoderConfig,
+): { missing: string[]; unexpected: string[] } {
+  const family = familyOf(hfConfig);
+  const prefix = prefixOf(source, family);
+  const names = new Set(family.keys(config).map(({ key }) => nameIn(prefix, key)));
   const means = (key: string): boolean => !family.ignored?.test(key) && !family.ignores?.(key, config);
-  return [...source.entries.keys()].filter((key) => !used.has(key) && means(key));
+  return {
+    missing: [...names].filter((name) => !source.entries.has(name)),
+    unexpected: [...source.entries.keys()].filter((key) => !names.has(key) && means(key)),
+  };
 }
 
 const pathCache = new WeakMap<object, Map<string, ParameterSpec>>();
