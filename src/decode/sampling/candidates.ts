@@ -171,6 +171,24 @@ export class Candidates {
     this.#weighed = false;
   }
 
+  /** Adds to every logit what `change` says of its probability; -Infinity drops the token. Some token must stay. */
+  rescore(change: (probability: number) => number): void {
+    this.weigh();
+    const { ids, logits, weights, count, total } = this;
+    let kept = 0;
+    let max = Number.NEGATIVE_INFINITY;
+    for (let i = 0; i < count; i++) {
+      const logit = Math.fround(logits[i] + change(weights[i] / total)) + 0;
+      if (logit === Number.NEGATIVE_INFINITY) continue;
+      ids[kept] = ids[i];
+      logits[kept++] = logit;
+      if (logit > max) max = logit;
+    }
+    this.count = kept;
+    this.max = max;
+    this.#weighed = false;
+  }
+
   /** Writes the logits back over the vocabulary: -Infinity for every token that was dropped. */
   store(logits_V: Float32Array): void {
     const { ids, logits, count } = this;

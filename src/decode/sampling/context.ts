@@ -20,6 +20,14 @@ export type LogitsProcessor = (logits_V: Float32Array, context: SamplingContext)
 /** A step that depends on the distribution alone: temperature and truncations. Works on the tokens that are left. */
 export type CandidateStep = (candidates: Candidates) => void;
 
+/** A grammar, as a step: it depends on the ids behind the prompt alone. */
+export interface GrammarStep {
+  /** Forbids the tokens that would leave the language. @throws UsageError when none is left. */
+  apply(logits_V: Float32Array, context: SamplingContext): void;
+  /** Tokens that follow whatever the logits say, at most `limit` of them. */
+  forced(context: SamplingContext, limit: number): readonly number[];
+}
+
 /** Number of ids that count. */
 export const numIdsOf = (context: SamplingContext): number => context.numIds ?? context.ids.length;
 

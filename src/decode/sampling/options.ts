@@ -18,6 +18,26 @@ export const samplingOptions = z.strictObject({
   typicalP: z.number().gt(0).max(1).default(1).describe("Keep the locally typical set of this mass; 1 = off."),
   epsilonCutoff: z.number().min(0).lt(1).default(0).describe("Keep tokens of at least this probability; 0 = off."),
   etaCutoff: z.number().min(0).lt(1).default(0).describe("Keep tokens above a floor that falls with the entropy; 0 = off."),
+  xtcProbability: z.number().min(0).max(1).default(0).describe("How often the most probable tokens are left out (XTC); 0 = off."),
+  xtcThreshold: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(0.1)
+    .describe("XTC leaves out the tokens of at least this probability, but the least probable of them; above 0.5 = off."),
+  dryMultiplier: z.number().min(0).default(0).describe("Strength of the penalty on tokens that continue a repetition (DRY); 0 = off."),
+  dryBase: z.number().min(1).default(1.75).describe("Growth of the DRY penalty for each token that the repetition is longer."),
+  dryAllowedLength: z
+    .number()
+    .int()
+    .min(1)
+    .default(2)
+    .describe("Repetitions up to this length are not penalised by DRY, the next token included."),
+  dryPenaltyLastN: z.number().int().min(-1).default(-1).describe("How many of the last ids DRY looks at; -1 = all, 0 = off."),
+  drySequenceBreakers: z
+    .array(tokenSequence)
+    .default([])
+    .describe("Token sequences that no repetition reaches across (see drySequenceBreakersOf)."),
   repetitionPenalty: z.number().gt(0).default(1).describe("Divides positive and multiplies negative logits of tokens seen; 1 = off."),
   penalizePrompt: z.boolean().default(true).describe("Whether repetitionPenalty counts the prompt as seen."),
   frequencyPenalty: z.number().default(0).describe("Subtracted from a logit for every time its token was generated; 0 = off."),
@@ -49,6 +69,16 @@ export const samplingOptions = z.strictObject({
     .describe("[start, factor]: after start generated ids the end of sequence gains factor^n - 1 times its logit."),
 });
 
+/** What a text has to keep to. Compiled for a tokenizer by `compileGrammar`, and given to generation beside the sampling options. */
+export const grammarOptions = z.strictObject({
+  grammar: z.string().nullable().default(null).describe("A grammar in llama.cpp's notation (GBNF) that the text has to keep to."),
+  grammarRoot: z.string().default("root").describe("The rule that the grammar begins with."),
+  jsonSchema: z.unknown().default(null).describe("A JSON schema that the text has to satisfy; true asks for any JSON."),
+  jsonSchemaStrict: z.boolean().default(true).describe("Refuse keywords of the schema that a grammar cannot keep to; false ignores them."),
+});
+/** Settings of a grammar as a user writes them. */
+export type GrammarOptionsInput = z.input<typeof grammarOptions>;
+
 /** Settings as a user writes them. */
 export type SamplingOptionsInput = z.input<typeof samplingOptions>;
 /** Settings with all defaults filled in. */
@@ -57,7 +87,7 @@ export type SamplingOptions = z.output<typeof samplingOptions>;
 /** The token is chosen by argmax. */
 export const isGreedy = (options: SamplingOptions): boolean => !options.doSample || options.temperature === 0;
 
-const sampledOnly = ["topNSigma", "topH", "topK", "topP", "minP", "typicalP", "epsilonCutoff", "etaCutoff"] as const;
+const sampledOnly = ["topNSigma", "topH", "topK", "topP", "minP", "typicalP", "epsilonCutoff", "etaCutoff", "xtcProbability"] as const;
 const needsEos = ["minLength", "minNewTokens", "exponentialDecayLengthPenalty"] as const;
 
 /** Settings that were changed from their defaults and have no effect next to the others; for a warning. */
@@ -67,6 +97,12 @@ export function ignoredSettings(options: SamplingOptions): string[] {
   if (isGreedy(options)) ignored.push(...sampledOnly.filter((name) => options[name] !== defaults[name]));
   if (!options.doSample && options.temperature !== 1) ignored.push("temperature");
   if (options.repetitionPenalty === 1 && !options.penalizePrompt) ignored.push("penalizePrompt");
+  if (options.xtcProbability > 0 && options.xtcThreshold > 0.5) ignored.push("xtcProbability");
+  if (options.dryMultiplier === 0) {
+    const dry = ["dryBase", "dryAllowedLength", "dryPenaltyLastN"] as const;
+    ignored.push(...dry.filter((name) => options[name] !== defaults[name]));
+    if (options.drySequenceBreakers.length > 0) ignored.push("drySequenceBreakers");
+  }
   return ignored;
 }
 
@@ -78,6 +114,7 @@ export function checkSamplingOptions(options: SamplingOptions, vocabularySize: n
   const idLists: Record<string, readonly number[]> = {
     badWordsIds: options.badWordsIds.flat(),
     sequenceBias: options.sequenceBias.flatMap(([ids]) => ids),
+    drySequenceBreakers: options.drySequenceBreakers.flat(),
     suppressTokens: options.suppressTokens,
     beginSuppressTokens: options.beginSuppressTokens,
     eosTokenId: listOf(options.eosTokenId),

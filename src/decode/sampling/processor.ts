@@ -1,16 +1,17 @@
 // From logits to the distribution that a token is drawn from: the steps that the options ask for, in transformers' order.
-//   on logits:        sequenceBias, repetitionPenalty, frequency/presencePenalty, noRepeatNgramSize, badWordsIds, minLength,
+//   on logits:        a grammar, sequenceBias, repetitionPenalty, frequency/presencePenalty, DRY, noRepeatNgramSize, badWordsIds, minLength,
 //                     minNewTokens, forcedBosTokenId, forcedEosTokenId, exponentialDecayLengthPenalty, suppressTokens,
 //                     beginSuppressTokens, then the caller's own processors (a grammar's mask, say)
-//   when sampling:    topNSigma, temperature, topH, topK, topP, minP, typicalP, epsilonCutoff, etaCutoff
+//   when sampling:    topNSigma, temperature, topH, topK, topP, minP, typicalP, epsilonCutoff, etaCutoff, XTC
 // Transformers has no frequency and presence penalties (they stand where vLLM has them) and no topNSigma (temperature does not
 // change its set; before temperature it cannot overflow).
 import { ShapeError } from "../../base/errors.ts";
 import { parseOptions } from "../../base/schema.ts";
 import { badWordsProcessor } from "./bad-words.ts";
 import { Candidates, type Preselection } from "./candidates.ts";
-import type { CandidateStep, LogitsProcessor, SamplingContext } from "./context.ts";
+import type { CandidateStep, GrammarStep, LogitsProcessor, SamplingContext } from "./context.ts";
 import { Distribution } from "./distribution.ts";
+import { dryProcessor } from "./dry.ts";
 import { applyEpsilonCutoff } from "./epsilon-cutoff.ts";
 import { applyEtaCutoff } from "./eta-cutoff.ts";
 import { forcedBosProcessor, forcedEosProcessor } from "./forced-tokens.ts";
@@ -30,10 +31,13 @@ import { applyTopK } from "./top-k.ts";
 import { applyTopNSigma } from "./top-n-sigma.ts";
 import { applyTopP } from "./top-p.ts";
 import { applyTypicalP, typicalScratch } from "./typical-p.ts";
+import { applyXtc } from "./xtc.ts";
 
 export interface ProcessorOptions {
   /** V: the length of a row of logits. */
   vocabularySize: number;
+  /** What the text has to keep to; the first step. */
+  grammar?: GrammarStep;
   /** Own steps, after the built-in ones on logits and before temperature. */
   processors?: readonly LogitsProcessor[];
 }
@@ -56,6 +60,7 @@ export class Processor {
   readonly greedy: boolean;
   /** The distribution depends on the sequence, not on the logits alone. */
   readonly dependsOnSequence: boolean;
+  readonly grammar: GrammarStep | undefined;
   /** Names of the steps as they are applied. */
   readonly steps: readonly string[];
   readonly #onLogits: readonly LogitsProcessor[];
@@ -65,8 +70,10 @@ export class Processor {
   readonly #logits: Float32Array;
 
   constructor(options: SamplingOptions, processorOptions: ProcessorOptions) {
-    const { vocabularySize, processors = [] } = processorOptions;
+    const { vocabularySize, grammar, processors = [] } = processorOptions;
     const onLogits = logitsSteps(options, vocabularySize);
+    if (grammar) onLogits.unshift(["grammar", (logits_V, context) => grammar.apply(logits_V, context)]);
+    this.grammar = grammar;
     for (const processor of processors) onLogits.push(["own", processor]);
     this.greedy = isGreedy(options);
     const onCandidates = this.greedy ? [] : candidateSteps(options, vocabularySize);
@@ -170,6 +177,7 @@ function logitsSteps(options: SamplingOptions, vocabularySize: number): [name: s
   if (frequencyPenalty !== 0 || presencePenalty !== 0) {
     steps.push(["frequencyPresence", frequencyPresenceProcessor({ frequencyPenalty, presencePenalty, vocabularySize })]);
   }
+  if (options.dryMultiplier > 0) steps.push(["dry", dryProcessor(options)]);
   if (options.noRepeatNgramSize > 0) steps.push(["noRepeatNgram", noRepeatNgramProcessor(options.noRepeatNgramSize)]);
   if (options.badWordsIds.length > 0) steps.push(["badWords", badWordsProcessor(options.badWordsIds, eosTokenIds)]);
   if (options.minLength > 0) steps.push(["minLength", minLengthProcessor(options.minLength, eosTokenIds)]);
@@ -191,7 +199,7 @@ function logitsSteps(options: SamplingOptions, vocabularySize: number): [name: s
 }
 
 function candidateSteps(options: SamplingOptions, vocabularySize: number): [name: string, CandidateStep][] {
-  const { temperature, topNSigma, topH, topK, topP, minP, typicalP, epsilonCutoff, etaCutoff } = options;
+  const { temperature, topNSigma, topH, topK, topP, minP, typicalP, epsilonCutoff, etaCutoff, xtcProbability, xtcThreshold } = options;
   const steps: [string, CandidateStep][] = [];
   if (topNSigma > 0) steps.push(["topNSigma", (candidates) => applyTopNSigma(candidates, topNSigma)]);
   if (temperature !== 1) steps.push(["temperature", (candidates) => applyTemperature(candidates, temperature)]);
@@ -208,6 +216,9 @@ function candidateSteps(options: SamplingOptions, vocabularySize: number): [name
   }
   if (epsilonCutoff > 0) steps.push(["epsilonCutoff", (candidates) => applyEpsilonCutoff(candidates, epsilonCutoff)]);
   if (etaCutoff > 0) steps.push(["etaCutoff", (candidates) => applyEtaCutoff(candidates, etaCutoff)]);
+  if (xtcProbability > 0 && xtcThreshold <= 0.5) {
+    steps.push(["xtc", (candidates) => applyXtc(candidates, xtcProbability, xtcThreshold)]);
+  }
   return steps;
 }
 
