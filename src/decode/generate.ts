@@ -5,6 +5,7 @@ import { UsageError } from "../base/errors.ts";
 import type { Tokenizer } from "../text/index.ts";
 import type { Drafter } from "./drafter.ts";
 import type { DecoderRunner } from "./runner.ts";
+import type { GrammarStep } from "./sampling/context.ts";
 import type { SamplingOptionsInput } from "./sampling/options.ts";
 import { Sequence } from "./sequence.ts";
 import { type SpeculationStep, speculate } from "./speculate.ts";
@@ -24,6 +25,8 @@ export interface GenerationRequest {
   includeStop?: boolean;
   /** Ids that end the answer. Default: the tokenizer's end of sequence. */
   eosTokenIds?: readonly number[];
+  /** A grammar that the answer has to keep to (see `compileGrammar`). One object for each request that runs at the same time. */
+  grammar?: GrammarStep;
   /** Seed of this request. Default 0. */
   seed?: number;
   /**

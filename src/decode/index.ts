@@ -2,6 +2,7 @@
 export { type CostCurveOptions, measureCostCurve, measureDraftCost } from "./cost-curve.ts";
 export type { DraftContext, Drafter, DrafterNeeds, DraftTarget, StepOutcome } from "./drafter.ts";
 export { DraftModelDrafter, type DraftModelOptions, type DraftModelSetup, draftModelSchema } from "./drafters/draft-model.ts";
+export { GrammarDrafter, type GrammarDrafterOptions } from "./drafters/grammar.ts";
 export { LookupDrafter, type LookupOptions, lookupSchema } from "./drafters/lookup.ts";
 export { MedusaDrafter, type MedusaDrafterOptions } from "./drafters/medusa.ts";
 export { SuffixDrafter, type SuffixOptions, suffixSchema } from "./drafters/suffix.ts";
@@ -16,14 +17,27 @@ export {
   type TextEvent,
   type TokenEvent,
 } from "./generate.ts";
+export { compileGrammar, constrain, grammarOf, grammarVocabulary } from "./grammar/compile-grammar.ts";
+export { type ConstraintOptions, GrammarConstraint } from "./grammar/constraint.ts";
+export { Grammar } from "./grammar/grammar.ts";
+export { type JsonSchemaOptions, jsonSchemaOptions } from "./grammar/json-schema.ts";
+export { GrammarVocabulary } from "./grammar/vocabulary.ts";
 export { loadPromptCache, modelFingerprint, savePromptCache } from "./prompt-cache.ts";
 export { DecoderRunner, type RunnerOptions } from "./runner.ts";
 export type { TargetFeatures, TargetRows } from "./runner-calls.ts";
-export type { LogitsProcessor, SamplingContext } from "./sampling/context.ts";
+export type { GrammarStep, LogitsProcessor, SamplingContext } from "./sampling/context.ts";
 export { Distribution } from "./sampling/distribution.ts";
+export { drySequenceBreakersOf } from "./sampling/dry.ts";
 export { samplingOptionsFromGenerationConfig } from "./sampling/generation-config.ts";
 export { logSumExp, tokenLogProbability, topLogProbabilities } from "./sampling/log-probabilities.ts";
-export { ignoredSettings, type SamplingOptions, type SamplingOptionsInput, samplingOptions } from "./sampling/options.ts";
+export {
+  type GrammarOptionsInput,
+  grammarOptions,
+  ignoredSettings,
+  type SamplingOptions,
+  type SamplingOptionsInput,
+  samplingOptions,
+} from "./sampling/options.ts";
 export { createProcessor, type Processor, type ProcessorOptions } from "./sampling/processor.ts";
 export { argmax, type SamplingKey, sampleToken, tokenUniform } from "./sampling/sample.ts";
 export type { SpeculationStep } from "./speculate.ts";

@@ -58,7 +58,13 @@ export class Sequence {
     this.key = { seed: request.seed ?? 0, request: index };
     const eos = request.eosTokenIds ?? eosOf(tokenizer);
     this.#eos = new Set(eos);
-    this.processor = createProcessor({ eosTokenId: [...eos], ...request.sampling }, { vocabularySize: vocabSize });
+    this.processor = createProcessor(
+      { eosTokenId: [...eos], ...request.sampling },
+      {
+        vocabularySize: vocabSize,
+        ...(request.grammar && { grammar: request.grammar }),
+      },
+    );
     this.#decoder = tokenizer?.stream();
     this.#stop = createStopStringMatcher(request.stop ?? [], { includeStopString: request.includeStop ?? false });
     this.#maxNewTokens = request.maxNewTokens ?? 128;
