@@ -1,12 +1,15 @@
 // Describes a model file from its headers: architecture, parameters by group, element types, shapes.
 import { existsSync, statSync } from "node:fs";
 import { dirname, extname, join } from "node:path";
-import { FormatError } from "../base/errors.ts";
+import { FormatError, LongwaveError } from "../base/errors.ts";
 import { type HfConfig, readHfConfig } from "../formats/hf-config.ts";
 import { llama2cToHfConfig, openLlama2c } from "../formats/llama2c.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
 import { bitsPerSafetensorsElement, isSafetensorsDType } from "../formats/safetensors-dtype.ts";
 import type { TensorSource } from "../formats/tensor-source.ts";
+import { compareNames, familyOf } from "../models/decoder/checkpoint.ts";
+import { decoderConfig } from "../models/decoder/config.ts";
+import { decoderFacts } from "../models/decoder/facts.ts";
 
 export interface TensorDescription {
   readonly name: string;
@@ -27,11 +30,24 @@ export interface Architecture {
   readonly tiedEmbeddings?: boolean;
 }
 
+/** What longwave makes of a configuration. */
+export interface FamilyDescription {
+  /** Undefined when the family or one of its settings is not supported. */
+  readonly facts?: readonly (readonly [name: string, value: string])[];
+  /** Why it is not supported. */
+  readonly refused?: string;
+  /** Tensors that the configuration needs and the file lacks. */
+  readonly missing: readonly string[];
+  /** Tensors of the file that have no place in the model. */
+  readonly unexpected: readonly string[];
+}
+
 export interface ModelDescription {
   readonly path: string;
   readonly format: "safetensors" | "llama2.c";
   /** Undefined when there is no config.json beside the weights. */
   readonly architecture: Architecture | undefined;
+  readonly family?: FamilyDescription;
   readonly numParameters: number;
   /** Of the tensors as stored. */
   readonly bytes: number;
@@ -99,12 +115,23 @@ function describe(path: string, format: ModelDescription["format"], source: Tens
     path,
     format,
     architecture: config && architectureOf(config),
+    ...(config ? { family: familyDescription(source, config) } : {}),
     numParameters: sum(tensors.map((tensor) => tensor.numParameters)),
     bytes: sum(tensors.map(({ bytes }) => bytes)),
     groups: groups.sort((a, b) => b.numParameters - a.numParameters),
     dtypes,
     tensors,
   };
+}
+
+function familyDescription(source: TensorSource, config: HfConfig): FamilyDescription {
+  try {
+    const decoder = decoderConfig(familyOf(config).read(config));
+    return { facts: decoderFacts(decoder), ...compareNames(source, config, decoder) };
+  } catch (error) {
+    if (!(error instanceof LongwaveError)) throw error;
+    return { refused: [error.message, error.hint].filter(Boolean).join(" "), missing: [], unexpected: [] };
+  }
 }
 
 /** Map.groupBy came with Node 21. */

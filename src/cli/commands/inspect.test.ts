@@ -1,7 +1,8 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
+import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { bufferedOutput } from "../io.ts";
 import { groupOf, type ModelDescription } from "../model-description.ts";
@@ -126,6 +127,35 @@ describe("inspect", () => {
     expect(code).toBe(1);
     expect(out).toBe("");
     expect(err).toMatch(/^error: .*expected/);
+  });
+});
+
+describe("families", () => {
+  const golden = (name: string): string => fileURLToPath(new URL(`../../../test/golden/decoder/${name}`, import.meta.url));
+
+  it("tells what the decoder is like, with experts of all layers on one line", async () => {
+    const { code, out } = await run(["inspect", golden("mixtral")]);
+    expect(code).toBe(0);
+    expect(out).toContain("4 experts of width 64, 2 a token by softmax");
+    expect(out).toMatch(/model\.layers\.\*\.block_sparse_moe\.experts\.\*\.w1\.weight .* x 8/);
+    expect(out).not.toMatch(/missing|not in the model/);
+  });
+
+  it("names tensors that are missing or have no place, and families that are not supported", async () => {
+    const copy = (name: string, change: object): string => {
+      const path = join(folder, name);
+      cpSync(golden("qwen2-window"), path, { recursive: true });
+      const config = JSON.parse(readFileSync(join(path, "config.json"), "utf8"));
+      writeFileSync(join(path, "config.json"), JSON.stringify({ ...config, ...change }));
+      return path;
+    };
+    const asLlama = await run(["inspect", copy("as-llama", { model_type: "llama" })]);
+    expect(asLlama.out).toMatch(/not in the model +6: model.layers.0.self_attn.k_proj.bias/);
+    const deeper = await run(["inspect", copy("deeper", { num_hidden_layers: 3, layer_types: null })]);
+    expect(deeper.out).toMatch(/missing +12: model.layers.2/);
+    const foreign = await run(["inspect", copy("foreign", { model_type: "qwen2_vl" })]);
+    expect(foreign.code).toBe(0);
+    expect(foreign.out).toMatch(/not supported +.*Nearest supported: qwen2/);
   });
 });
 

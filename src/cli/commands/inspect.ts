@@ -37,6 +37,11 @@ function print(model: ModelDescription, all: boolean, context: CommandContext): 
     ["types", model.dtypes.map(({ dtype, numTensors }) => `${dtype} (${numTensors} tensors)`).join(", ")],
   ];
   if (model.architecture) rows.splice(2, 0, ["architecture", architectureText(model.architecture)]);
+  const { facts = [], refused, missing = [], unexpected = [] } = model.family ?? {};
+  rows.push(...facts.map(([name, value]) => [name, printable(value)]));
+  if (refused !== undefined) rows.push(["not supported", printable(refused)]);
+  if (missing.length > 0) rows.push(["missing", printable(listOf(missing))]);
+  if (unexpected.length > 0) rows.push(["not in the model", printable(listOf(unexpected))]);
   context.stdout.write(table(rows));
   context.print();
   const groups = model.groups.map(({ name, numParameters, bytes }) => [
@@ -57,6 +62,8 @@ function print(model: ModelDescription, all: boolean, context: CommandContext): 
   context.stdout.write(table(lines, { header: ["tensor", "type", "shape", "", "parameters"], align: "lllrr", colors }));
 }
 
+const listOf = (names: readonly string[]): string => `${names.length}: ${names.slice(0, 8).join(", ")}${names.length > 8 ? ", …" : ""}`;
+
 function architectureText(architecture: NonNullable<ModelDescription["architecture"]>): string {
   const { name, numLayers, width, numHeads, numKeyValueHeads, vocabularySize, maxPositions, tiedEmbeddings } = architecture;
   const heads = numHeads === undefined ? undefined : `${numHeads} heads`;
@@ -74,11 +81,11 @@ function architectureText(architecture: NonNullable<ModelDescription["architectu
   return printable(parts.filter((part) => part !== undefined).join(", "));
 }
 
-/** Tensors that differ in one layer number only become one line; the number becomes `*`. Order of first appearance. */
+/** Tensors that differ in numbers of layers and experts only become one line; a number becomes `*`. Order of first appearance. */
 export function collapseLayers(tensors: readonly TensorDescription[]): (TensorDescription & { count: number })[] {
   const lines = new Map<string, TensorDescription & { count: number }>();
   for (const tensor of tensors) {
-    const name = tensor.name.replace(/(^|\.)\d+(?=\.)/, "$1*");
+    const name = tensor.name.replace(/(^|\.)\d+(?=\.)/g, "$1*");
     const key = `${name} ${tensor.dtype} ${tensor.shape.join()}`;
     const line = lines.get(key);
     lines.set(key, line ? { ...line, name, count: line.count + 1 } : { ...tensor, count: 1 });
