@@ -61,7 +61,7 @@ export const tour = defineCommand({
       // What was finished is worth a look even when the rest was interrupted.
       if (folder !== "") await writePage(folder, context);
     }
-    for (const line of nextSteps(runs)) context.print(`go on:      ${context.program} ${line}`);
+    for (const line of nextSteps(runs)) context.print(`try it:     ${context.program} ${line}`);
     context.print(`the tour took ${formatDuration((performance.now() - started) / 1000)}`);
   },
 });
