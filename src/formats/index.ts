@@ -28,3 +28,5 @@ export {
   writeSafetensors,
 } from "./safetensors-write.ts";
 export type { TensorEntry, TensorSource } from "./tensor-source.ts";
+export { openTorch, type TorchEntry, type TorchSource, type TorchValue } from "./torch-file.ts";
+export { openWeights } from "./weights.ts";

@@ -2,19 +2,14 @@
 // Format: https://huggingface.co/docs/safetensors. Positional reads instead of a memory map, which Node does not have.
 import { closeSync, existsSync, fstatSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { BackendError, FormatError, invariant } from "../base/errors.ts";
+import { BackendError, FormatError } from "../base/errors.ts";
 import { bytesOf, openForReading, readFully } from "../base/file-io.ts";
 import { allocate, sizeOf, type TensorBuffer } from "../runtime/buffer.ts";
-import type { TypedArray } from "../tensor/dtype.ts";
-import { float8Table } from "./float8.ts";
-import { bfloat16ToFloat32, float16ToFloat32 } from "./half.ts";
 import { readJsonObject } from "./json-file.ts";
-import { bitsPerSafetensorsElement, fromSafetensorsDType, readableDType, type SafetensorsDType } from "./safetensors-dtype.ts";
+import { readElements } from "./read-elements.ts";
+import { bitsPerSafetensorsElement, fromSafetensorsDType, readableDType } from "./safetensors-dtype.ts";
 import { maxHeaderBytes, parseHeader, type SafetensorsEntry } from "./safetensors-header.ts";
 import type { TensorSource } from "./tensor-source.ts";
-
-/** Elements converted at a time: the only intermediate copy (at most 4 MB with its float32 form). */
-const chunkElements = 1 << 18;
 
 export interface SafetensorsSource extends TensorSource {
   readonly entries: ReadonlyMap<string, SafetensorsEntry>;
@@ -114,7 +109,7 @@ class SafetensorsFile implements SafetensorsSource {
     }
     const position = this.dataStart + entry.begin + (start * bitsPerSafetensorsElement[entry.dtype]) / 8;
     if (stored === buffer.dtype) readFully(fd, bytesOf(buffer.data), position, this.path);
-    else readConverted(fd, entry.dtype, position, buffer.data, this.path);
+    else readElements(fd, entry.dtype, position, buffer.data, this.path);
   }
 
   readBytesInto(name: string, target: Uint8Array): void {
@@ -151,68 +146,6 @@ class SafetensorsFile implements SafetensorsSource {
     const entry = this.entries.get(name);
     if (entry === undefined) throw missing(this.path, name, this.entries);
     return entry;
-  }
-}
-
-/** Through a chunk; f64 to f32 rounds to nearest. */
-function readConverted(fd: number, stored: SafetensorsDType, position: number, target: TypedArray, label: string): void {
-  const size = bitsPerSafetensorsElement[stored] / 8;
-  const raw = new Uint8Array(Math.min(target.length, chunkElements) * size);
-  for (let at = 0; at < target.length; at += chunkElements) {
-    const part = target.subarray(at, at + chunkElements);
-    readFully(fd, raw.subarray(0, part.length * size), position + at * size, label);
-    convert(stored, raw.buffer, part, label);
-  }
-}
-
-/** `bytes` hold as many elements of the stored type as `target` has, from byte 0 on. */
-function convert(stored: SafetensorsDType, bytes: ArrayBuffer, target: TypedArray, label: string): void {
-  const count = target.length;
-  const floats = target as Float32Array;
-  switch (stored) {
-    case "F16":
-    case "BF16": {
-      const wide = target instanceof Float32Array ? target : new Float32Array(count);
-      (stored === "F16" ? float16ToFloat32 : bfloat16ToFloat32)(new Uint16Array(bytes, 0, count), wide);
-      if (target !== wide) floats.set(wide);
-      break;
-    }
-    case "F32":
-      floats.set(new Float32Array(bytes, 0, count));
-      break;
-    case "F64":
-      floats.set(new Float64Array(bytes, 0, count));
-      break;
-    case "F8_E4M3":
-    case "F8_E5M2":
-    case "F8_E8M0": {
-      const [table, bits] = [float8Table(stored), new Uint8Array(bytes, 0, count)];
-      for (let i = 0; i < count; i++) floats[i] = table[bits[i]];
-      break;
-    }
-    case "I16":
-      floats.set(new Int16Array(bytes, 0, count));
-      break;
-    case "U16":
-      floats.set(new Uint16Array(bytes, 0, count));
-      break;
-    case "U32": {
-      const values = new Uint32Array(bytes, 0, count);
-      for (let i = 0; i < count; i++) (target as BigInt64Array)[i] = BigInt(values[i]);
-      break;
-    }
-    case "U64": {
-      (target as BigInt64Array).set(new BigInt64Array(bytes, 0, count));
-      const beyond = (target as BigInt64Array).find((value) => value < 0n);
-      if (beyond !== undefined) {
-        throw new FormatError(`${label}: expected unsigned numbers below 2^63, got ${BigInt.asUintN(64, beyond)}`, {
-          hint: "Read the bytes with readBytesInto.",
-        });
-      }
-      break;
-    }
-    default:
-      invariant(false, `no conversion from ${stored}`);
   }
 }
 

@@ -6,9 +6,9 @@ import { FormatError, invariant, nearest, UsageError } from "../../base/errors.t
 import { openGguf } from "../../formats/gguf.ts";
 import { type HfConfig, readHfConfig, writeHfConfig } from "../../formats/hf-config.ts";
 import { llama2cToHfConfig, openLlama2c } from "../../formats/llama2c.ts";
-import { openSafetensors } from "../../formats/safetensors.ts";
 import { SafetensorsWriter } from "../../formats/safetensors-write.ts";
 import type { TensorSource } from "../../formats/tensor-source.ts";
+import { openWeights } from "../../formats/weights.ts";
 import { decayGroup, type ParameterSpec } from "../../nn/parameter.ts";
 import type { TensorBuffer } from "../../runtime/buffer.ts";
 import { allocateFlat, type FlatBuffer, layoutOf } from "../../runtime/flat.ts";
@@ -47,7 +47,7 @@ const groupOf = (path: string, leaf: unknown): string =>
   path === "embedding.tokens" || path === "head.weight" ? "embedding" : decayGroup(path, leaf);
 
 /**
- * Loads a checkpoint folder (config.json and safetensors, possibly sharded), a GGUF file or a llama2.c `.bin` file. Weights of any float or
+ * Loads a checkpoint folder (config.json with safetensors or pytorch_model.bin, possibly in parts), a GGUF file or a llama2.c `.bin` file. Weights of any float or
  * quantised type become f32.
  * @throws FormatError naming what is missing, unknown or of the wrong shape.
  */
@@ -75,7 +75,7 @@ export function loadDecoder(path: string): LoadedDecoder {
   }
   const hfConfig = readHfConfig(path);
   familyOf(hfConfig);
-  using source = openSafetensors(path);
+  using source = openWeights(path);
   return fill(source, hfConfig, path);
 }
 
