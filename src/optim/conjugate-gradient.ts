@@ -32,7 +32,7 @@ export function conjugateGradient(
   }
   let norm = dot(residual, residual);
   onIterate?.(x, norm);
-  if (norm < residualTolerance) return { x, steps: 0 };
+  if (norm < residualTolerance || norm === 0) return { x, steps: 0 };
   const direction = residual.slice();
   for (let step = 1; step <= maxSteps; step++) {
     product(direction, ap);
@@ -41,7 +41,7 @@ export function conjugateGradient(
     for (let i = 0; i < n; i++) residual[i] -= alpha * ap[i];
     const next = dot(residual, residual);
     onIterate?.(x, step === maxSteps ? Number.NaN : next);
-    if (step === maxSteps || next < residualTolerance) return { x, steps: step };
+    if (step === maxSteps || next < residualTolerance || next === 0) return { x, steps: step };
     const beta = next / norm;
     norm = next;
     for (let i = 0; i < n; i++) direction[i] = residual[i] + beta * direction[i];
