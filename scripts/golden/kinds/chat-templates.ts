@@ -1,7 +1,7 @@
 // models/chat-templates: conversations rendered by a model's template, by transformers' apply_chat_template.
 
 import { dirname } from "node:path";
-import { UsageError } from "../../../src/base/errors.ts";
+import { LongwaveError } from "../../../src/base/errors.ts";
 import { type ChatMessage, type ChatOptions, ChatTemplate, loadTokenizer } from "../../../src/text/index.ts";
 import type { Comparison } from "../compare.ts";
 import { asIntegers, asList, asObject, asObjects, asText, type Fields, shorten } from "../fields.ts";
@@ -56,13 +56,13 @@ function compare(
     comparison.exact(`${place}.assistantMask`, own.assistantMask, asIntegers(sample.assistantMask, `${place}.assistantMask`));
 }
 
-/** The conversation is refused with an error of the user's kind. */
+/** The conversation is refused, with an error that is meant for the user. */
 function refusal(render: () => unknown): boolean {
   try {
     render();
     return false;
   } catch (error) {
-    if (error instanceof UsageError) return true;
+    if (error instanceof LongwaveError) return true;
     throw error;
   }
 }

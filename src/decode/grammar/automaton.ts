@@ -114,20 +114,29 @@ export class Automaton {
 
   /**
    * A stack cut below its uppermost frames: the state of those frames over an empty stack, and the state of what lies below them (`dead`
-   * when nothing does). What happens within the frames does not depend on what is below.
+   * when nothing does). What happens within the frames does not depend on what is below. `uncounted` is the state of the frames where counted
+   * repetitions do not count; texts of up to `safe` bytes lead as far from it as from `top`.
    */
-  cut(node: number, numFrames: number): { top: number; below: number } {
+  cut(node: number, numFrames: number): { top: number; below: number; uncounted: number; safe: number } {
     const frames: number[] = [];
     let at = node;
     for (; at !== bottom && frames.length < numFrames; at = this.parents[at]) frames.push(this.elements[at]);
-    let parent = bottom;
-    for (let i = frames.length - 1; i >= 0; i--) parent = this.nodeOf(frames[i], parent);
+    const { uncountedTops, uncountedReturns, safe: safeOf } = this.rules;
+    let [parent, other, safe] = [bottom, bottom, Number.POSITIVE_INFINITY];
+    for (let i = frames.length - 1; i >= 0; i--) {
+      const element = frames[i];
+      const uncounted = (i === 0 ? uncountedTops : uncountedReturns)[element];
+      if (uncounted >= 0) safe = Math.min(safe, safeOf[element]);
+      parent = this.nodeOf(element, parent);
+      other = this.nodeOf(uncounted >= 0 ? uncounted : element, other);
+    }
     const top = this.stateOf(new Set([parent]));
-    if (at === bottom) return { top, below: dead };
+    const uncounted = this.stateOf(new Set([other]));
+    if (at === bottom) return { top, below: dead, uncounted, safe };
     const stacks = new Set<number>();
     this.visited.clear();
     this.expand(this.elements[at], this.parents[at], stacks);
-    return { top, below: this.stateOf(stacks) };
+    return { top, below: this.stateOf(stacks), uncounted, safe };
   }
 
   private nodeOf(element: number, parent: number): number {

@@ -15,11 +15,26 @@ export interface CompiledRules {
   /** By rule: the first element of each alternative. */
   readonly alternatives: readonly Int32Array[];
   readonly root: number;
+  /**
+   * By element of a counted repetition: the element that stands for it where counting does not matter, on top of a stack and as the place to
+   * return to; −1 for other elements. Texts of up to `safe` bytes cannot tell them apart.
+   */
+  readonly uncountedTops: Int32Array;
+  readonly uncountedReturns: Int32Array;
+  readonly safe: Int32Array;
 }
 
 const maxElements = 1 << 20;
 
-type Element = readonly [kind: number, low: number, high: number];
+/** In a counted repetition: the rule that repeats without counting, and how many more items the count has room (or need) for. */
+interface Counted {
+  readonly rule: number;
+  readonly safe: number;
+}
+type Element = readonly [kind: number, low: number, high: number, counted?: Counted];
+
+/** Shorter counts gain nothing. */
+const minCounted = 6;
 
 /** @throws UsageError for left recursion, or a grammar that is too large. */
 export function compileRules(rules: Rules, root: string): CompiledRules {
@@ -82,16 +97,26 @@ class Compiler {
     if (max === 0 || elements.length === 0) return [];
     // What is repeated is compiled once.
     const item = elements.length === 1 || min + (max === Number.POSITIVE_INFINITY ? 1 : max) <= 1 ? elements : [this.newRule([elements])];
-    const required = Array.from({ length: min }, () => item).flat();
-    if (max === Number.POSITIVE_INFINITY) {
-      const number = this.addRule("");
-      const self: Element = [elementKind.rule, number, 0];
-      this.setRule(number, [[...item, self], []]);
-      return [...required, self];
-    }
+    const endless = min >= minCounted ? this.loop(item, false) : undefined;
+    const required = Array.from({ length: min }, (_, i) => {
+      return item.map((element): Element => (endless ? counted(element, endless[1], min - i - 1) : element));
+    }).flat();
+    if (max === Number.POSITIVE_INFINITY) return [...required, this.loop(item, true)];
+    const loop = max - min >= minCounted ? this.loop(item, true) : undefined;
     let rest: Element[] = [];
-    for (let i = min; i < max; i++) rest = [this.newRule([[...item, ...rest], []])];
+    for (let after = 0; after < max - min; after++) {
+      const elements = [...item, ...rest].map((element): Element => (loop ? counted(element, loop[1], after) : element));
+      rest = [this.newRule([elements, []])];
+    }
     return [...required, ...rest];
+  }
+
+  /** An item without end, or with an end wherever it can be. */
+  private loop(item: Element[], hasEnd: boolean): Element {
+    const number = this.addRule("");
+    const self: Element = [elementKind.rule, number, 0];
+    this.setRule(number, hasEnd ? [[...item, self], []] : [[...item, self]]);
+    return self;
   }
 
   private classElements(ranges: Ranges): Element[] {
@@ -111,11 +136,13 @@ class Compiler {
     const kinds = new Uint8Array(this.numElements);
     const lows = new Int32Array(this.numElements);
     const highs = new Uint8Array(this.numElements);
+    const links: (readonly [element: number, counted: Counted])[] = [];
     let at = 0;
     const alternatives = this.rules.map((rule) =>
       Int32Array.from(rule, (elements) => {
         const start = at;
-        for (const [kind, low, high] of elements) {
+        for (const [kind, low, high, link] of elements) {
+          if (link) links.push([at, link]);
           kinds[at] = kind;
           lows[at] = low;
           highs[at++] = high;
@@ -124,7 +151,18 @@ class Compiler {
         return start;
       }),
     );
-    return { kinds, lows, highs, alternatives, root };
+    const [uncountedTops, uncountedReturns] = [new Int32Array(this.numElements).fill(-1), new Int32Array(this.numElements).fill(-1)];
+    const safe = new Int32Array(this.numElements);
+    const nullable = this.nullableRules();
+    for (const [element, link] of links) {
+      // The loop is an item and then itself. What can be empty takes no bytes, and nothing could be told from their number.
+      const [item] = alternatives[link.rule];
+      if (kinds[item] === elementKind.rule && nullable[lows[item]]) continue;
+      uncountedTops[element] = item;
+      uncountedReturns[element] = item + 1;
+      safe[element] = link.safe;
+    }
+    return { kinds, lows, highs, alternatives, root, uncountedTops, uncountedReturns, safe };
   }
 
   /**
@@ -180,6 +218,9 @@ class Compiler {
     return nullable;
   }
 }
+
+/** Counts of repetitions inside are that repetition's own. */
+const counted = ([kind, low, high]: Element, rule: number, safe: number): Element => [kind, low, high, { rule, safe }];
 
 /** Strongly connected components (Tarjan 1972), without recursion. */
 function components(edges: readonly (readonly number[])[]): Int32Array {

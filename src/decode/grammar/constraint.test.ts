@@ -15,6 +15,13 @@ const grammars: Record<string, Grammar> = {
   json,
   sentences: Grammar.parse('root ::= ([A-Z] [a-zé]* " " | [0-9]{2,4} "-")+ "."'),
   emoji: Grammar.parse('root ::= ([😀-😂é] | [^a-z])* "whale"?'),
+  counted: Grammar.parse('root ::= "<" ([a-z] | "é"){7,12} ">" [a-z ]{0,9} ("ab"? "."){6,}'),
+  "counted JSON": Grammar.fromJsonSchema({
+    type: "array",
+    items: { type: "string", minLength: 8, maxLength: 20 },
+    minItems: 6,
+    maxItems: 30,
+  }),
   nested: Grammar.parse('root ::= "(" root* ")" | "[" root* "]" | "a"+'),
 };
 

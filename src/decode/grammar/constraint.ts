@@ -36,7 +36,7 @@ export class GrammarConstraint implements GrammarStep {
     this.grammar = grammar;
     this.vocabulary = vocabulary;
     this.eos = [...new Set(eosTokenIds)];
-    this.masks = new TokenMasks(grammar.automaton, vocabulary);
+    this.masks = TokenMasks.of(grammar.automaton, vocabulary);
     this.epoch = grammar.automaton.epoch;
     this.states[0] = grammar.automaton.start;
   }

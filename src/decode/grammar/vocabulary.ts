@@ -10,7 +10,10 @@ export class GrammarVocabulary {
   /** By node: the tokens that end there are `tokens[tokenStarts[node]] … tokens[tokenStarts[node + 1]]`, the latter not included. */
   readonly tokenStarts: Int32Array;
   readonly tokens: Int32Array;
+  /** By node: the length of the longest token below it or at it. */
+  readonly longest: Int32Array;
   readonly maxDepth: number;
+  private readonly upTo: (Uint32Array | undefined)[] = [];
   private readonly bytesById: readonly (Uint8Array | undefined)[];
 
   /** @param tokenBytes by id; undefined (or empty) for tokens without text, which no grammar allows. */
@@ -49,6 +52,12 @@ export class GrammarVocabulary {
     this.depths = Int32Array.from(depths);
     this.ends = Int32Array.from(ends);
     this.tokens = Int32Array.from(ids);
+    this.longest = Int32Array.from(depths);
+    for (let node = bytes.length - 1; node >= 0; node--) {
+      for (let child = node + 1; child < ends[node]; child = ends[child]) {
+        this.longest[node] = Math.max(this.longest[node], this.longest[child]);
+      }
+    }
     this.maxDepth = depths.reduce((most, depth) => Math.max(most, depth), 0);
     this.tokenStarts = startsOf(nodes, bytes.length);
   }
@@ -56,6 +65,17 @@ export class GrammarVocabulary {
   /** The bytes of a token; undefined for one without text. */
   bytesOf(id: number): Uint8Array | undefined {
     return this.bytesById[id];
+  }
+
+  /** Bits of the tokens of up to so many bytes. */
+  tokensUpTo(length: number): Uint32Array {
+    let words = this.upTo[length];
+    if (!words) {
+      words = new Uint32Array(Math.ceil(this.size / 32));
+      for (const id of this.tokens) if ((this.bytesById[id] as Uint8Array).length <= length) words[id >> 5] |= 1 << (id & 31);
+      this.upTo[length] = words;
+    }
+    return words;
   }
 
   /** The node of a text, or −1. */
