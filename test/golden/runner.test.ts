@@ -396,7 +396,7 @@ test("every covered kind has an altered copy above, save those of which no copy 
   const covered = [...readCoverage()].filter(([, { covered }]) => covered).map(([kind]) => kind);
   const known = [...Object.keys(sources), ...withoutCopy, ...withoutAlteration];
   // rl-core.test.ts does the same for some, the test above for others.
-  const isElsewhere = (kind: string): boolean => /^(rl\/(estimators|environments|policy_|preference)|models\/speculative\/(base|exact-laws|medusa-))/.test(kind);
+  const isElsewhere = (kind: string): boolean => /^(rl\/(estimators|environments|distributions|ppo|a2c|trpo|policy_|preference)|models\/speculative\/(base|exact-laws|medusa-))/.test(kind);
   expect(covered.filter((kind) => !known.includes(kind) && !isElsewhere(kind))).toEqual([]);
 });
 
