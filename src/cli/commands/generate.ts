@@ -1,7 +1,8 @@
 // `longwave generate <model>`: text from a prompt, streamed.
+import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { UsageError } from "../../base/errors.ts";
-import type { SpeculationSummary } from "../../decode/index.ts";
+import type { GrammarOptionsInput, SpeculationSummary } from "../../decode/index.ts";
 import { type SamplingOptionsInput, samplingOptions } from "../../decode/sampling/options.ts";
 import type { TextModel } from "../../recipes/text-model/text-model.ts";
 import { type CommandContext, defineCommand } from "../command.ts";
@@ -24,6 +25,8 @@ const schema = z.object({
     .default("lossless")
     .describe("How drafts are verified. typical and relaxed change the text; rejection and block are for draft models that draw."),
   promptCache: z.string().optional().describe("File that keeps what the prompt leaves in the cache: read when it fits, then written."),
+  jsonSchema: z.string().optional().describe("JSON schema that the text is an instance of: a file, or the schema itself."),
+  grammar: z.string().optional().describe("File with a grammar in llama.cpp's notation (GBNF) that the text keeps to."),
   logProbs: z.int().min(0).optional().describe("With --json: log-probabilities of the tokens and of this many alternatives."),
   ...samplingOptions.shape,
 });
@@ -38,13 +41,24 @@ export const generate = defineCommand({
   examples: [
     { command: 'generate runs/20260131-120000-quickstart --prompt "My fellow citizens" --temperature 0.8 --top-k 50', note: "from a run" },
     { command: "generate assets/stories260k/stories260K.bin --prompt 'Once upon a time' --no-do-sample", note: "greedy" },
+    {
+      command: `generate smol.gguf --chat --prompt "Invent a person." --json-schema '{"type":"object","properties":{"name":{"type":"string"}}}'`,
+      note: "an answer in JSON",
+    },
     { command: 'generate smol.gguf --chat --prompt "Why is the sky blue?" --speculate lookup', note: "a question, with drafts" },
   ],
   run: async (options, context) => {
     const fields = Object.keys(samplingOptions.shape) as (keyof typeof samplingOptions.shape)[];
     const sampling = Object.fromEntries(fields.map((name) => [name, options[name]])) as SamplingOptionsInput;
     const { prompt, maxNewTokens, stop, seed, samples, ignoreEos, logProbs, drafter: drafterPath } = options;
-    const { DecoderRunner, generate: run, ignoredSettings, modelFingerprint } = await import("../../decode/index.ts");
+    const {
+      compileGrammar,
+      DecoderRunner,
+      GrammarDrafter,
+      generate: run,
+      ignoredSettings,
+      modelFingerprint,
+    } = await import("../../decode/index.ts");
     const { verifierOf } = await import("../verifiers.ts");
     const speculate = drafterPath ?? options.speculate;
     if (samples > 1 && (speculate !== "none" || options.exact || options.promptCache !== undefined))
@@ -57,7 +71,7 @@ export const generate = defineCommand({
     using model = await openTextModel({ ...options, speculate }, context, {
       draw: options.verifier === "rejection" || options.verifier === "block",
     });
-    const { tokenizer, drafter } = model;
+    const { tokenizer } = model;
     const given = prompt === "-" ? (await readStdin(context)).toString("utf8") : prompt;
     const { system } = options;
     if (system !== undefined && !options.chat) context.stderr.write("warning: --system has no effect without --chat\n");
@@ -71,8 +85,12 @@ export const generate = defineCommand({
     const runner = several ?? model.runner;
     const cachedLength =
       options.promptCache === undefined ? 0 : await usePromptCache(options.promptCache, model, ids, modelFingerprint, context);
+    const eosTokenIds = ignoreEos ? [] : model.loaded.eosTokenIds;
+    const rules = grammarFiles(options);
+    if (rules && ignoreEos) throw new UsageError("ignoreEos: expected the end of text to end an answer under a grammar");
     const requests = Array.from({ length: samples }, (_, request) => ({
       ids,
+      ...(rules ? { grammar: compileGrammar(rules, tokenizer, eosTokenIds) } : {}),
       cachedLength,
       sampling,
       maxNewTokens,
@@ -80,8 +98,10 @@ export const generate = defineCommand({
       // Each sample has a seed of its own, so that sample k is the same whatever runs beside it.
       seed: seed + request,
       logProbs,
-      eosTokenIds: ignoreEos ? [] : model.loaded.eosTokenIds,
+      eosTokenIds,
     }));
+    // What a grammar leaves no choice about need not be computed token by token.
+    const drafter = rules && samples === 1 ? new GrammarDrafter(model.drafter ? { otherwise: model.drafter } : {}) : model.drafter;
     let speculation: SpeculationSummary | undefined;
     const start = performance.now();
     let numTokens = 0;
@@ -118,6 +138,26 @@ export const generate = defineCommand({
     }
   },
 });
+
+/** The rules that the text keeps to, read from where the flags say. @throws UsageError for a file that is none. */
+function grammarFiles({ grammar, jsonSchema }: { grammar?: string; jsonSchema?: string }): GrammarOptionsInput | undefined {
+  if (grammar === undefined && jsonSchema === undefined) return undefined;
+  const read = (name: string, path: string): string => {
+    try {
+      return readFileSync(path, "utf8");
+    } catch (cause) {
+      throw new UsageError(`${name}: expected a file, got ${JSON.stringify(path)}`, { hint: "Check the path.", cause });
+    }
+  };
+  if (jsonSchema === undefined) return { grammar: read("grammar", grammar as string) };
+  const text = /^\s*[{[]|^(true|false)$/.test(jsonSchema) ? jsonSchema : read("jsonSchema", jsonSchema);
+  try {
+    return { ...(grammar === undefined ? {} : { grammar: read("grammar", grammar) }), jsonSchema: JSON.parse(text) };
+  } catch (cause) {
+    if (cause instanceof UsageError) throw cause;
+    throw new UsageError(`jsonSchema: expected JSON, got ${JSON.stringify(text.slice(0, 60))}`, { hint: (cause as Error).message });
+  }
+}
 
 /** Takes from the file what the prompt begins with; reads and saves the rest of the prompt when the file had not all of it. */
 async function usePromptCache(

@@ -68,6 +68,26 @@ describe("a model", () => {
     expect((await model.complete("Once upon a time", options)).ids).toEqual((await plain.complete("Once upon a time", options)).ids);
   });
 
+  test("keeps to a schema, with and without drafts", async () => {
+    const jsonSchema = {
+      type: "object",
+      properties: { name: { type: "string", maxLength: 8 }, good: { type: "boolean" } },
+      required: ["name", "good"],
+    };
+    for (const speculate of ["none", "lookup"]) {
+      using model = await load(stories, { backend, speculate });
+      for (const sampling of [{ doSample: false }, { temperature: 1 }]) {
+        const result = await model.complete("Once upon a time", { sampling, jsonSchema, maxNewTokens: 120 });
+        const value = JSON.parse(result.text);
+        expect(typeof value.name).toBe("string");
+        expect(typeof value.good).toBe("boolean");
+      }
+    }
+    using model = await load(stories, { backend });
+    expect((await model.complete("Is it so?", { grammar: 'root ::= "yes" | "no"' })).text).toMatch(/^(yes|no)$/);
+    await expect(model.complete("Once", { grammar: "root ::= (" })).rejects.toThrow(/expected/);
+  });
+
   test("is told what is wrong with what it was asked for", async () => {
     await expect(load("no/such/folder/here", { backend })).rejects.toThrow("expected a checkpoint folder");
     await expect(load(stories, { backend, speculate: "lookop" })).rejects.toMatchObject({ hint: "Did you mean lookup?" });

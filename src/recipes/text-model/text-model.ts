@@ -3,6 +3,7 @@
 import { BackendError, UsageError } from "../../base/errors.ts";
 import type { Drafter } from "../../decode/drafter.ts";
 import { type FinishReason, type GenerationRequest, generate } from "../../decode/generate.ts";
+import { compileGrammar, GrammarDrafter } from "../../decode/index.ts";
 import { DecoderRunner } from "../../decode/runner.ts";
 import type { SamplingOptionsInput } from "../../decode/sampling/options.ts";
 import type { SpeculationSummary } from "../../decode/speculation-metrics.ts";
@@ -38,6 +39,10 @@ export interface TextOptions {
   seed?: number;
   /** Default: the model's own distribution; `{ doSample: false }` for the most probable tokens. */
   sampling?: SamplingOptionsInput;
+  /** A grammar in llama.cpp's notation (GBNF) that the text keeps to. */
+  grammar?: string;
+  /** A JSON schema (an object, or true for any JSON) that the text is an instance of. */
+  jsonSchema?: unknown;
   /** How drafts are verified. Default: lossless. */
   verifier?: Verifier;
   /** Ids that end the answer. Default: those that the checkpoint names. */
@@ -119,25 +124,30 @@ export class TextModel {
    */
   async *generate(prompt: string | readonly number[] | Int32Array, options: TextOptions = {}): AsyncGenerator<string> {
     if (this.#busy) throw new BackendError("TextModel: expected one answer at a time, got a second call", { hint: "Await the first one." });
-    this.#busy = true;
     const ids = typeof prompt === "string" ? this.encode(prompt) : Int32Array.from(prompt);
     let cachedLength = 0;
     const most = Math.min(this.#held.length, this.runner.cache.lengths[0], ids.length - 1);
     while (cachedLength < most && this.#held[cachedLength] === ids[cachedLength]) cachedLength++;
+    const eosTokenIds = options.eosTokenIds ?? this.loaded.eosTokenIds;
+    const grammar = compileGrammar({ grammar: options.grammar ?? null, jsonSchema: options.jsonSchema }, this.tokenizer, eosTokenIds);
+    // What a grammar leaves no choice about need not be computed token by token.
+    const drafter = grammar ? new GrammarDrafter(this.drafter ? { otherwise: this.drafter } : {}) : this.drafter;
     const request: GenerationRequest = {
       ids,
+      ...(grammar ? { grammar } : {}),
       cachedLength,
       sampling: options.sampling ?? {},
       maxNewTokens: options.maxNewTokens ?? 256,
       stop: options.stop ?? [],
       seed: options.seed ?? 0,
-      eosTokenIds: options.eosTokenIds ?? this.loaded.eosTokenIds,
+      eosTokenIds,
     };
+    this.#busy = true;
     const added: number[] = [];
     const startedAt = performance.now();
     let firstAt = 0;
     try {
-      const settings = { tokenizer: this.tokenizer, signal: options.signal, drafter: this.drafter, verifier: options.verifier };
+      const settings = { tokenizer: this.tokenizer, signal: options.signal, drafter, verifier: options.verifier };
       for await (const event of generate(this.runner, [request], settings)) {
         if (event.kind === "token") {
           if (added.length === 0) firstAt = performance.now();
