@@ -84,7 +84,11 @@ export function decoderConfig(options: DecoderOptions): DecoderConfig {
   const headWidth = latentWidth ?? config.headWidth ?? config.width / config.heads;
   const rotaryFraction = latent ? latent.rotaryWidth / headWidth : config.rotaryFraction;
   const gatedWidth = Math.ceil((8 * config.width) / 3 / 32) * 32;
-  const mlpWidth = config.mlpWidth ?? (config.mlp === "gated" ? gatedWidth : 4 * config.width);
+  // Where every layer has experts nothing has this width.
+  const mlpWidth =
+    (experts?.denseLayers.length === 0 ? experts.width : undefined) ??
+    config.mlpWidth ??
+    (config.mlp === "gated" ? gatedWidth : 4 * config.width);
   const layerTypes =
     config.layerTypes ?? Array.from({ length: config.layers }, () => (config.window ? ("sliding" as const) : ("full" as const)));
   const fail = (message: string, hint: string): never => {
