@@ -272,10 +272,20 @@ class Cursor {
     const bytes = valueBytes[ggufValueTypes.indexOf(type)];
     const length = this.count(bytes, `values of ${type}`);
     // The host is little endian, as every platform of ONNX Runtime is.
-    const raw = new Uint8Array(length * bytes);
-    readFully(this.fd, raw, this.position, this.label);
-    this.position += raw.length;
+    const raw = this.raw(length * bytes);
     return { type, values: new numberArrays[type](raw.buffer, 0, length) };
+  }
+
+  /** A copy of the next bytes. Small ones come from the window: many small arrays must not reload it each time. */
+  private raw(length: number): Uint8Array<ArrayBuffer> {
+    if (length <= windowBytes) {
+      const at = this.take(length);
+      return this.window.slice(at, at + length);
+    }
+    const bytes = new Uint8Array(length);
+    readFully(this.fd, bytes, this.position, this.label);
+    this.position += length;
+    return bytes;
   }
 
   /** Moves over `length` bytes and returns where in the window they begin. */
