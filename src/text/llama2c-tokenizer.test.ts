@@ -77,6 +77,26 @@ test("roles, tokens and hash", () => {
   expect(tokenizer.hash).toBe(new Llama2cTokenizer(parseLlama2cTokenizer(fileBytes)).hash);
 });
 
+test("offsets cut the text into what the tokens stand for", () => {
+  const text = "Once upon a dög 🐕!";
+  const { ids, offsets, specialMask } = tokenizer.encodeWithOffsets(text);
+  expect([...ids]).toEqual([...tokenizer.encode(text)]);
+  expect(specialMask.reduce((sum, mark) => sum + mark, 0)).toBe(1);
+  let covered = 0;
+  for (let i = 1; i < ids.length; i++) {
+    const [start, end] = offsets.subarray(2 * i, 2 * i + 2);
+    expect(start).toBeLessThanOrEqual(covered);
+    covered = Math.max(covered, end);
+    // Bytes of one character have its range; the space before the text is part of its first character.
+    const token = tokenizer.idToToken(ids[i]) as string;
+    if (!token.startsWith("<0x"))
+      expect(token).toBe(i === 1 ? ` ${text.slice(start, end)}`.slice(0, token.length) : text.slice(start, end));
+  }
+  expect(covered).toBe(text.length);
+  const pair = tokenizer.encodeWithOffsets("a", { pair: "b", addSpecialTokens: false });
+  expect([...pair.typeIds]).toEqual([0, 1].flatMap((id) => Array(pair.ids.length / 2).fill(id)));
+});
+
 test("damaged files are format errors", () => {
   for (let length = 0; length < fileBytes.length; length += 37) {
     expect(() => parseLlama2cTokenizer(fileBytes.slice(0, length), "tok512.bin", 512), `cut at ${length}`).toThrow(FormatError);

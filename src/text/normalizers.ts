@@ -46,6 +46,8 @@ export function makeNormalizer(config: unknown, depth = 0): Normalizer {
     case "Nmt":
       return nmt;
     case "Precompiled": {
+      // Models whose SentencePiece normaliser is "identity" have none.
+      if (config.precompiled_charsmap === null) return (source) => source;
       if (typeof config.precompiled_charsmap !== "string") throw wrong("a text `precompiled_charsmap`", config.precompiled_charsmap);
       const map = CharsMap.fromBase64(config.precompiled_charsmap);
       return (source) => map.normalize(source);

@@ -178,6 +178,21 @@ test("added tokens swallow white space and match whole words as they ask to", ()
   expect(tokenizer.vocabSize).toBe(604);
 });
 
+test("offsets of added tokens, in the text as it was given", () => {
+  const added = (id: number, content: string, flags: object) => ({ id, content, special: false, normalized: true, ...flags });
+  const tokenizer = tokenizerFromJson({
+    ...readJson(join(own, "gpt2-bytelevel", "tokenizer.json")),
+    normalizer: { type: "Sequence", normalizers: [{ type: "NFKC" }, { type: "Lowercase" }] },
+    added_tokens: [added(600, "<tag>", { lstrip: true }), added(601, "fish", { normalized: true })],
+  });
+  const text = "a  <TAG>b ﬁsh é\u0301";
+  const { ids, offsets } = tokenizer.encodeWithOffsets(text);
+  const pieces = [...ids].map((id, i) => [id, text.slice(offsets[2 * i], offsets[2 * i + 1])]);
+  expect(pieces).toContainEqual([600, "  <TAG>"]);
+  expect(pieces).toContainEqual([601, "ﬁsh"]);
+  expect([...ids]).toEqual([...tokenizer.encode(text)]);
+});
+
 describe("configuration", () => {
   const json = readJson(join(own, "llama3-bytelevel", "tokenizer.json"));
   const begin = 595;

@@ -38,7 +38,10 @@ export function grammarOf(options: GrammarOptionsInput): Grammar | undefined {
  */
 export function constrain(grammar: Grammar, tokenizer: Tokenizer, eosTokenIds?: readonly number[]): GrammarConstraint {
   const { eos } = tokenizer.specialIds;
-  return new GrammarConstraint(grammar, grammarVocabulary(tokenizer), { eosTokenIds: eosTokenIds ?? (eos === undefined ? [] : [eos]) });
+  return new GrammarConstraint(grammar, grammarVocabulary(tokenizer), {
+    eosTokenIds: eosTokenIds ?? (eos === undefined ? [] : [eos]),
+    encode: (text) => tokenizer.encode(text, { addSpecialTokens: false, parseSpecialTokens: false }),
+  });
 }
 
 /** {@link grammarOf} and {@link constrain} in one. @throws UsageError as they do. */

@@ -91,6 +91,10 @@ describe("a constraint", () => {
     expect(forced('{"city":"P')).toBe('aris"');
     expect(forced('{"city":"P', 1).length).toBeLessThan(4);
     expect(forced('{"city":"Paris","temperature":1')).toBe("");
+    const ofText = constraint.forced({ ids: ids('{"city":"R'), promptLength: 0 }, 64);
+    expect(ofText).toEqual(ids('ome"'));
+    const greedy = new GrammarConstraint(constraint.grammar, grammarVocabulary(tokenizer), { eosTokenIds: [1] });
+    expect(tokenizer.decode(greedy.forced({ ids: ids('{"city":"R'), promptLength: 0 }, 64))).toBe('ome"');
   });
 
   test("ends where the grammar does, and only there", () => {

@@ -10,6 +10,8 @@ import type { GrammarVocabulary } from "./vocabulary.ts";
 export interface ConstraintOptions {
   /** The ids that end a text; allowed where the grammar is at its end. At least one. */
   eosTokenIds: readonly number[];
+  /** The tokenizer's own spelling of a text, for what is forced. Default: the longest tokens first. */
+  encode?: (text: string) => ArrayLike<number>;
 }
 
 /** Longest text without a choice that is looked for at once. */
@@ -19,6 +21,7 @@ export class GrammarConstraint implements GrammarStep {
   readonly grammar: Grammar;
   readonly vocabulary: GrammarVocabulary;
   private readonly eos: readonly number[];
+  private readonly encode: ConstraintOptions["encode"];
   private readonly masks: TokenMasks;
   /** Ids that were read last, behind the prompt, and the state after each of them; `numKnown` of them count. */
   private ids = new Int32Array(256);
@@ -27,7 +30,7 @@ export class GrammarConstraint implements GrammarStep {
   private epoch: number;
 
   /** @throws UsageError without an id that ends texts. */
-  constructor(grammar: Grammar, vocabulary: GrammarVocabulary, { eosTokenIds }: ConstraintOptions) {
+  constructor(grammar: Grammar, vocabulary: GrammarVocabulary, { eosTokenIds, encode }: ConstraintOptions) {
     if (eosTokenIds.length === 0) {
       throw new UsageError("grammar: expected an id that ends a text, got none", {
         hint: "Set eosTokenIds: without one, generation cannot end where the grammar does.",
@@ -36,6 +39,7 @@ export class GrammarConstraint implements GrammarStep {
     this.grammar = grammar;
     this.vocabulary = vocabulary;
     this.eos = [...new Set(eosTokenIds)];
+    this.encode = encode;
     this.masks = TokenMasks.of(grammar.automaton, vocabulary);
     this.epoch = grammar.automaton.epoch;
     this.states[0] = grammar.automaton.start;
@@ -61,20 +65,22 @@ export class GrammarConstraint implements GrammarStep {
   }
 
   /**
-   * Tokens without an alternative: what follows whatever the model says, spelled with the longest tokens, at most `limit` of them. (The model
-   * may still spell the same text otherwise.)
+   * Tokens without an alternative: what follows whatever the model says, at most `limit` of them. (The model may still spell the same text
+   * otherwise.)
    */
   forced(context: SamplingContext, limit: number): number[] {
     const { automaton } = this.grammar;
     const tokens: number[] = [];
     let state = this.stateAt(context);
     while (tokens.length < limit && state !== dead) {
-      const token = this.forcedToken(state);
-      if (token < 0) break;
-      tokens.push(token);
-      for (const byte of this.vocabulary.bytesOf(token) as Uint8Array) state = automaton.next(state, byte);
+      const found = this.forcedTokens(state);
+      if (found.length === 0) break;
+      for (const token of found) {
+        tokens.push(token);
+        for (const byte of this.vocabulary.bytesOf(token) as Uint8Array) state = automaton.next(state, byte);
+      }
     }
-    return tokens;
+    return tokens.slice(0, limit);
   }
 
   /** Whether the text may end here. */
@@ -83,7 +89,7 @@ export class GrammarConstraint implements GrammarStep {
     return state !== dead && this.grammar.automaton.isAccepting(state);
   }
 
-  private forcedToken(state: number): number {
+  private forcedTokens(state: number): readonly number[] {
     const { automaton } = this.grammar;
     const text: number[] = [];
     for (let at = state; text.length < maxForcedBytes; ) {
@@ -92,10 +98,22 @@ export class GrammarConstraint implements GrammarStep {
       text.push(byte);
       at = automaton.next(at, byte);
     }
-    const token = this.longestToken(text);
-    if (token >= 0) return token;
+    if (text.length > 0) {
+      const spelled = this.spell(text);
+      if (spelled) return spelled;
+      const token = this.longestToken(text);
+      if (token >= 0) return [token];
+    }
     const mask = this.masks.mask(state);
-    return mask.count === 1 && !automaton.isAccepting(state) ? mask.first : -1;
+    return mask.count === 1 && !automaton.isAccepting(state) ? [mask.first] : [];
+  }
+
+  /** The tokenizer's tokens of a text, unless they spell something else (a space before it, say). */
+  private spell(text: readonly number[]): readonly number[] | undefined {
+    if (!this.encode) return undefined;
+    const ids = Array.from(this.encode(Buffer.from(text).toString("utf8")));
+    const bytes = Buffer.concat(ids.map((id) => this.vocabulary.bytesOf(id) ?? new Uint8Array(0)));
+    return ids.length > 0 && bytes.equals(Buffer.from(text)) ? ids : undefined;
   }
 
   /** The longest token that begins a text, or −1. */

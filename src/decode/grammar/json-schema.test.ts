@@ -186,5 +186,6 @@ describe("what a schema allows", () => {
   test("unsupported keywords can be ignored", () => {
     const grammar = Grammar.fromJsonSchema({ type: "array", items: { const: 1 }, uniqueItems: true }, { strict: false });
     expect(grammar.matches("[1,1]")).toBe(true);
+    expect(Grammar.fromJsonSchema({ type: "string", pattern: "^(?!a)b$", maxLength: 1 }, { strict: false }).matches('"c"')).toBe(true);
   });
 });

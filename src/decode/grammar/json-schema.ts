@@ -1,6 +1,7 @@
 // JSON schemas as grammars, in the manner of llama.cpp's json-schema-to-grammar: properties in the order of the schema, objects with
 // properties closed unless additionalProperties says otherwise, every text that the grammar allows satisfies the schema.
 import { z } from "zod";
+import { UsageError } from "../../base/errors.ts";
 import { parseOptions } from "../../base/schema.ts";
 import { choice, type Expression, literal, optional, repeat, rule, sequence } from "./expression.ts";
 import { maxRepetition } from "./gbnf.ts";
@@ -218,11 +219,22 @@ class Converter {
       if (typeof pattern !== "string") throw schemaError(`${path}/pattern`, "a text", pattern);
       if (this.strict && hasLength)
         throw schemaError(path, "a pattern or lengths", { pattern, min, max }, "Write the length into the pattern.");
-      return sequence(quote, patternContent(pattern, path), quote, space);
+      const content = this.pattern(pattern, path);
+      if (content) return sequence(quote, content, quote, space);
     }
     const known = typeof format === "string" ? formatRules[format] : undefined;
     if (known !== undefined) return this.use(known);
     return hasLength ? sequence(quote, repeat(rule("char"), min, max), quote, space) : this.use("string");
+  }
+
+  /** Undefined for a pattern that is not supported, where that is to be ignored. */
+  private pattern(pattern: string, path: string): Expression | undefined {
+    try {
+      return patternContent(pattern, path);
+    } catch (error) {
+      if (this.strict || !(error instanceof UsageError)) throw error;
+      return undefined;
+    }
   }
 
   private counts(schema: SchemaObject, what: "Length" | "Items", path: string): readonly [min: number, max: number] {
