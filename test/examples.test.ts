@@ -6,6 +6,7 @@ import { afterAll, expect, test } from "vitest";
 import { main as customEnvironment } from "../examples/custom-environment.ts";
 import { main as generateStories } from "../examples/generate-stories.ts";
 import { main as gridWorld } from "../examples/grid-world.ts";
+import { main as learnFromReward } from "../examples/learn-from-reward.ts";
 import { main as linearRegression } from "../examples/linear-regression.ts";
 import { main as ownModel } from "../examples/own-model.ts";
 import { main as ownOperator } from "../examples/own-operator.ts";
@@ -21,6 +22,15 @@ test("linear regression finds the line", () => {
   expect(weight[0]).toBeCloseTo(2, 1);
   expect(weight[1]).toBeCloseTo(-3, 1);
   expect(bias).toBeCloseTo(1, 1);
+});
+
+test("PPO learns to walk to a goal, and the policy is exported", async () => {
+  const path = join(folder, "room.onnx");
+  const { action, mean } = await learnFromReward({ steps: 12_000, path, print });
+  expect(action).toBe(0);
+  // Straight ways from random starts give about 0.88.
+  expect(mean).toBeGreaterThan(0.75);
+  expect(existsSync(path)).toBe(true);
 });
 
 test("second derivatives equal the formula, and Newton's method converges quadratically", () => {
