@@ -175,6 +175,48 @@ describe("writing", () => {
   });
 });
 
+describe("a model in parts", () => {
+  const u16 = (value: number) => ({ type: "u16" as const, value });
+  const part = (folder: string, number: number, name: string, counts: { parts?: number; tensors?: number } = {}): string => {
+    const { parts = 2, tensors = 2 } = counts;
+    const path = join(folder, `tiny-0000${number}-of-00002.gguf`);
+    const data = Float32Array.of(number, number + 0.5);
+    writeGguf(path, [{ name, dtype: "F32", shape: [2], data }], {
+      metadata: [
+        ...(number === 1 ? [["general.architecture", ggufEntry.string("llama")] as const] : []),
+        ["split.no", u16(number - 1)],
+        ["split.count", u16(parts)],
+        ["split.tensors.count", { type: "i32", value: tensors }],
+      ],
+    });
+    return path;
+  };
+
+  it("is one source", () => {
+    const folder = mkdtempSync(join(directory, "parts-"));
+    const path = part(folder, 1, "a");
+    expect(() => openGguf(path)).toThrow(/tiny-00002-of-00002.gguf/);
+    part(folder, 2, "b");
+    using file = openGguf(path);
+    expect([...file.entries.keys()]).toEqual(["a", "b"]);
+    expect(Array.from(file.read("b").data as Float32Array)).toEqual([2, 2.5]);
+    expect(file.value("general.architecture")).toBe("llama");
+    expect(() => openGguf(join(folder, "tiny-00002-of-00002.gguf"))).toThrow(/the first of 2 parts/);
+  });
+
+  it("parts that do not belong together are refused", () => {
+    const folder = mkdtempSync(join(directory, "parts-"));
+    const path = part(folder, 1, "a");
+    part(folder, 2, "a");
+    expect(() => openGguf(path)).toThrow(/"a" again/);
+    part(folder, 2, "b");
+    part(folder, 1, "a", { tensors: 3 });
+    expect(() => openGguf(path)).toThrow(/expected 3 tensors in 2 parts, got 2/);
+    part(folder, 1, "a", { parts: 3 });
+    expect(() => openGguf(path)).toThrow(/the first of 3 parts/);
+  });
+});
+
 describe("damage", () => {
   const refused = (change: (bytes: Buffer) => void, pattern: RegExp): void => {
     const bytes = Buffer.from(zoo);

@@ -34,10 +34,66 @@ export interface GgufSource extends TensorSource {
 }
 
 /**
- * Opens a GGUF file.
+ * Opens a GGUF file or, by the name of its first part (`…-00001-of-00003.gguf`), a model that gguf-split has split.
  * @throws FormatError when it is missing, damaged, truncated, big endian or makes claims that do not fit its size.
  */
-export const openGguf = (path: string): GgufSource => new GgufFile(path);
+export function openGguf(path: string): GgufSource {
+  const first = new GgufFile(path);
+  const count = first.value("split.count");
+  if (typeof count !== "number" || count <= 1) return first;
+  const parts = [first];
+  try {
+    const [, stem, number, total] = /^(.*)-(\d{5})-of-(\d{5})\.gguf$/.exec(path) ?? [];
+    if (Number(number) !== 1 || Number(total) !== count || first.value("split.no") !== 0) {
+      throw new FormatError(
+        `${path}: expected the first of ${count} parts, named …-00001-of-${String(count).padStart(5, "0")}.gguf, got another name`,
+        {
+          hint: "Give the first part under the name that it was published with; the others lie beside it.",
+        },
+      );
+    }
+    for (let i = 2; i <= count; i++) parts.push(new GgufFile(`${stem}-${String(i).padStart(5, "0")}-of-${total}.gguf`));
+    return join(first, parts);
+  } catch (cause) {
+    for (const part of parts) part.close();
+    throw cause;
+  }
+}
+
+/** The metadata of the first part, the tensors of all. */
+function join(first: GgufSource, parts: readonly GgufSource[]): GgufSource {
+  const owner = new Map<string, GgufSource>();
+  for (const part of parts) {
+    for (const name of part.entries.keys()) {
+      if (owner.has(name)) throw new FormatError(`${part.path}: expected every tensor in one part, got "${name}" again`);
+      owner.set(name, part);
+    }
+  }
+  const expected = first.value("split.tensors.count");
+  if (typeof expected === "number" && expected !== owner.size) {
+    throw new FormatError(`${first.path}: expected ${expected} tensors in ${parts.length} parts, got ${owner.size}`, {
+      hint: "The parts do not belong together; download them again.",
+    });
+  }
+  const of = (name: string): GgufSource => owner.get(name) ?? first;
+  const close = (): void => {
+    for (const part of parts) part.close();
+  };
+  return {
+    path: first.path,
+    version: first.version,
+    alignment: first.alignment,
+    metadata: first.metadata,
+    entries: new Map(Array.from(owner, ([name, part]) => [name, part.entries.get(name) as GgufEntry])),
+    value: (key) => first.value(key),
+    readInto: (name, buffer) => of(name).readInto(name, buffer),
+    readSliceInto: (name, start, buffer) => of(name).readSliceInto(name, start, buffer),
+    readBytesInto: (name, target, start) => of(name).readBytesInto(name, target, start),
+    read: (name) => of(name).read(name),
+    close,
+    [Symbol.dispose]: close,
+  };
+}
 
 /** Plain element types as they are held in memory. */
 const inMemory: Partial<Record<GgufTypeName, DType>> = {

@@ -19,7 +19,7 @@ export function ggufHfConfig(source: GgufDescription): HfConfig {
     throw new FormatError(`${source.path}: expected a tensor token_embd.weight, got none`, {
       hint:
         Number(source.value("split.count") ?? 1) > 1
-          ? "This is one part of a split model: join the parts with gguf-split."
+          ? "Name the first part of a split model."
           : "The file holds no model.",
     });
   }
