@@ -122,7 +122,7 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
           const lines = labelledCurve(history, { width: Math.min(output.columns - 14, 60), height: 5, charset });
           output.write(lines.map((line) => `${line}\n`).join(""));
         }
-        output.write(`${endText(event, phrase)}\n`);
+        output.write(`${endText(event, phrase, options.unit === undefined ? "tokens" : `${options.unit}s`)}\n`);
         break;
     }
   };
@@ -177,9 +177,9 @@ function describeStep(event: StepEvent, options: ProgressOptions): { text: strin
   return { text: parts.join("  "), metric };
 }
 
-function endText(event: Extract<RunEvent, { kind: "run-end" }>, phrase: (text: string) => string): string {
+function endText(event: Extract<RunEvent, { kind: "run-end" }>, phrase: (text: string) => string, unit: string): string {
   const parts = [`${event.reason} at step ${event.step}/${event.total} after ${formatDuration(event.elapsedSeconds)}`];
-  if (event.totalTokens > 0) parts.push(`${formatCount(event.totalTokens)} tokens`);
+  if (event.totalTokens > 0) parts.push(`${formatCount(event.totalTokens)} ${unit}`);
   if (event.best) parts.push(`best ${event.best.metric} ${formatMetric(event.best.value)} at step ${event.best.step}`);
   if (event.checkpoint !== undefined) parts.push(`checkpoint ${phrase(event.checkpoint)}`);
   return parts.join(", ");
