@@ -12,10 +12,11 @@ import { grpo } from "./grpo.ts";
 import type { Benchmark } from "./harness/benchmark.ts";
 import { caseLines, describeMachine, machineLines } from "./harness/print.ts";
 import { type CaseResult, runBenchmark } from "./harness/run.ts";
+import { rl } from "./rl.ts";
 import { tinyProgram } from "./tiny-program.ts";
 import { trainStep } from "./train-step.ts";
 
-const benchmarks: readonly Benchmark[] = [trainStep, tinyProgram, fisherVectorProduct, decode, bpe, checkpoint, grpo];
+const benchmarks: readonly Benchmark[] = [trainStep, tinyProgram, fisherVectorProduct, decode, bpe, checkpoint, grpo, rl];
 
 const usage = `npm run bench -- [name ...] [options]
   --list         name the benchmarks and end
