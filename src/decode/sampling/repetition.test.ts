@@ -94,6 +94,15 @@ describe("XTC", () => {
     close(law({ xtcProbability: 0.3, xtcThreshold: 0.1 }), mixed);
   });
 
+  test("a threshold of 0 leaves the least probable token alone", () => {
+    close(law({ xtcProbability: 1, xtcThreshold: 0 }), [0, 0, 0, 0, 1]);
+    const probabilities = createProcessor({ xtcProbability: 1, xtcThreshold: 0 }, { vocabularySize: 2 }).probabilities(
+      Float32Array.of(0, -2000),
+      { ids: [], promptLength: 0 },
+    );
+    expect(probabilities[0] + probabilities[1]).toBe(1);
+  });
+
   test("does nothing to a single candidate, and comes last", () => {
     close(law({ xtcProbability: 1, xtcThreshold: 0.4 }), [0.5, 0.3, 0.15, 0.04, 0.01]);
     const { steps } = createProcessor({ xtcProbability: 0.5, minP: 0.1, temperature: 2, dryMultiplier: 1 }, { vocabularySize: 5 });

@@ -18,8 +18,10 @@ export function applyXtc(candidates: Candidates, probability: number, threshold:
     if (own < least) least = own;
   }
   if (numTop < 2) return;
-  const removed = mass - least;
-  const share = Math.log(1 - probability + probability / (1 - removed));
+  // At least the token that stays; rounding must not leave nothing.
+  const rest = Math.max(1 - (mass - least), least);
+  if (rest === 0) return;
+  const share = Math.log(1 - probability + probability / rest);
   const lost = Math.log(1 - probability);
   // Of equal tokens the first one stays.
   let stays = false;
