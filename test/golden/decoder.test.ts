@@ -1,5 +1,5 @@
 // Checkpoints as they are found, with the logits and greedy tokens of transformers: every face of the decoder, through every load.
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -136,4 +136,43 @@ describe.each(folders)("%s", (name) => {
       expect(again.parameters.buffer.data).toEqual(decoder.parameters.buffer.data);
     }
   });
+});
+
+/** A setting of each family that its logits must depend on: without it the comparison above would fail. */
+const settings: Record<string, object> = {
+  "deepseek-v3": { routed_scaling_factor: 1 },
+  gemma2: { attn_logit_softcapping: null },
+  gemma3: { rope_local_base_freq: 1_000_000 },
+  gpt2: { activation_function: "relu" },
+  "llama2-linear": { rope_scaling: null },
+  llama3: { rope_scaling: null },
+  mistral: { sliding_window: null },
+  mixtral: { num_experts_per_tok: 1 },
+  olmo2: { rope_theta: 10_000 },
+  phi3: { sliding_window: 10 },
+  "phi3-longrope": { original_max_position_embeddings: 32 },
+  "qwen2-window": { max_window_layers: 0 },
+  qwen3: { rope_theta: 10_000 },
+  "qwen3-moe": { norm_topk_prob: false },
+  "qwen3-yarn": { rope_scaling: null },
+  smollm2: { rope_theta: 10_000 },
+  smollm3: { no_rope_layers: [1, 1, 1, 1] },
+};
+
+test("every folder has a setting below", () => {
+  expect(folders.slice(1).map((name) => name.slice("decoder/".length)).sort()).toEqual(Object.keys(settings).sort());
+});
+
+test.each(Object.entries(settings))("%s: %j changes the logits", (name, change) => {
+  const folder = fileURLToPath(new URL(`decoder/${name}`, import.meta.url));
+  const copy = withConfig(folder, "config.json");
+  const config = JSON.parse(readFileSync(join(copy, "config.json"), "utf8"));
+  writeFileSync(join(copy, "config.json"), JSON.stringify({ ...config, ...change }));
+  const { prompts } = JSON.parse(readFileSync(join(folder, "expected.json"), "utf8")) as Expected;
+  using source = openSafetensors(join(folder, "expected.safetensors"));
+  const last = prompts.length - 1;
+  const expected = source.read(`logits.${last}`).data as Float32Array;
+  const actual = parallelLogits(loadDecoder(copy), prompts[last].ids);
+  const largest = Math.max(...Array.from(expected, Math.abs));
+  expect(Math.max(...Array.from(expected, (value, i) => Math.abs(value - actual[i])))).toBeGreaterThan(1e-3 * largest);
 });
