@@ -7,9 +7,9 @@ import { z } from "zod";
 import { writeFileAtomic } from "../../base/atomic.ts";
 import { FormatError } from "../../base/errors.ts";
 import { readJsonObject } from "../../formats/json-file.ts";
-import { openSafetensors } from "../../formats/safetensors.ts";
 import { writeSafetensors } from "../../formats/safetensors-write.ts";
 import type { TensorSource } from "../../formats/tensor-source.ts";
+import { openWeights } from "../../formats/weights.ts";
 import type { TensorBuffer } from "../../runtime/buffer.ts";
 import { allocateMedusa, type MedusaConfig, type MedusaHead, type MedusaHeads, medusaSchema } from "./medusa.ts";
 
@@ -54,19 +54,18 @@ function* slots(heads: readonly MedusaHead<TensorBuffer>[]): Generator<[name: st
 }
 
 /**
- * @param folder with config.json and medusa_lm_head.safetensors.
+ * @param folder with config.json and medusa_lm_head.safetensors, or the .pt file of older uploads.
  * @param vocabSize of the target, which layout v2 does not tell; the own unembeddings' size otherwise.
  * @throws FormatError naming what is missing or of the wrong shape.
  */
 export function loadMedusa(folder: string, vocabSize?: number): LoadedMedusa {
-  const path = join(folder, weightsName);
-  if (!existsSync(path)) {
-    const hint = existsSync(join(folder, "medusa_lm_head.pt"))
-      ? "Save its tensors as safetensors under the same names; pickled files are not read."
-      : "Name the folder that longwave train-drafter wrote.";
-    throw new FormatError(`${folder}: expected ${weightsName} in it, got none`, { hint });
+  const path = [weightsName, "medusa_lm_head.pt"].map((name) => join(folder, name)).find((each) => existsSync(each));
+  if (path === undefined) {
+    throw new FormatError(`${folder}: expected ${weightsName} in it, got none`, {
+      hint: "Name the folder that longwave train-drafter wrote.",
+    });
   }
-  using source = openSafetensors(path);
+  using source = openWeights(path);
   const info = readInfo(join(folder, "config.json"));
   const prefix = [...source.entries.keys()].every((name) => name.startsWith("medusa_head.")) ? "medusa_head." : "";
   const config = configOf(source, prefix, path, vocabSize ?? info.vocabSize);
