@@ -13,7 +13,7 @@ import { ChatTemplate, loadTokenizer, type Tokenizer } from "../../text/index.ts
 import { resolveModel, tokenizerBeside } from "../model-source.ts";
 import { checkSameTokens } from "./same-tokens.ts";
 
-/** stored: as in the file (f32 for floats, blocks for GGUF's Q8_0, Q4_0 and Q4_1); f32: dequantised; q8, q4: quantised at load. */
+/** stored: as in the file (f32 for floats, blocks for GGUF's quantised types); f32: dequantised; q8, q4: quantised at load. */
 export const weightKinds = ["stored", "f32", "q8", "q4"] as const;
 export type WeightKind = (typeof weightKinds)[number];
 
@@ -79,7 +79,7 @@ export async function loadModel(source: string, options: LoadModelOptions = {}):
     decoder,
     tokenizer,
     chatTemplate: chatTemplateOf(path, isGguf, options.tokenizer),
-    eosTokenIds: eosOf(tokenizer, generationConfig, decoder?.hfConfig),
+    eosTokenIds: eosOf(tokenizer, generationConfig, (model as Partial<LoadedDecoder>).hfConfig),
     generationConfig,
     weights,
     bytes: bytesOfTree(model.parameters.tree),
