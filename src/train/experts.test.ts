@@ -11,7 +11,7 @@ import { openBackend } from "../runtime/open.ts";
 import { compile, spec } from "../runtime/program.ts";
 import { uniforms } from "../tensor/testing/reference.ts";
 import { mapTree } from "../tensor/tree.ts";
-import { LanguageModelTrainer } from "./language-model.ts";
+import { type LanguageModelOptions, LanguageModelTrainer } from "./language-model.ts";
 
 let backend: Backend;
 beforeAll(() => {
@@ -31,7 +31,10 @@ function documents(count: number): number[][] {
   });
 }
 
-async function train(balance: number): Promise<{ losses: number[]; balance: number }> {
+async function train(
+  balance: number,
+  optimizer: LanguageModelOptions["optimizer"] = undefined,
+): Promise<{ losses: number[]; balance: number }> {
   const config = decoderConfig({
     vocabSize,
     width: 16,
@@ -44,7 +47,7 @@ async function train(balance: number): Promise<{ losses: number[]; balance: numb
   const decoder = allocateDecoder(config);
   initializeParameters(decoder.specs, decoder.parameters, 3);
   const rows = packDocuments(tokensOf(documents(60)), { length: 12, separator: 0 });
-  const options = { schedule: { kind: "constant" }, totalSteps: 80, learningRate: 0.01 } as const;
+  const options = { schedule: { kind: "constant" }, totalSteps: 80, learningRate: 0.01, ...(optimizer ? { optimizer } : {}) } as const;
   const trainer = new LanguageModelTrainer(backend, decoder, { train: rows }, options);
   const losses: number[] = [];
   for (let step = 0; step < 80; step++) losses.push((await trainer.step(step)).metrics.loss);
@@ -63,6 +66,11 @@ async function train(balance: number): Promise<{ losses: number[]; balance: numb
 }
 
 describe("experts", () => {
+  test("learn with Muon, which leaves them to AdamW", async () => {
+    const { losses } = await train(0.01, { kind: "muon" });
+    expect(losses.at(-1)).toBeLessThan(0.6 * losses[0]);
+  });
+
   test("learn, and share the tokens when they are told to", async () => {
     const [free, balanced] = [await train(0), await train(0.1)];
     for (const { losses } of [free, balanced]) {
