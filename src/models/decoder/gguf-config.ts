@@ -17,10 +17,7 @@ export function ggufHfConfig(source: GgufDescription): HfConfig {
   const vocabulary = source.entries.get("token_embd.weight");
   if (vocabulary === undefined) {
     throw new FormatError(`${source.path}: expected a tensor token_embd.weight, got none`, {
-      hint:
-        Number(source.value("split.count") ?? 1) > 1
-          ? "Name the first part of a split model."
-          : "The file holds no model.",
+      hint: Number(source.value("split.count") ?? 1) > 1 ? "Name the first part of a split model." : "The file holds no model.",
     });
   }
   const common: HfConfig = {
