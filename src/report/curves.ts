@@ -25,7 +25,10 @@ export interface ChartSpec {
 const maxPoints = 360;
 const maxSmoothPoints = 180;
 
-/** In this order; a name that ends in `*` stands for every metric that begins so. Learning from reward is recognised by `reward`. */
+/**
+ * In this order; a name that ends in `*` stands for every metric that begins so. Learning from reward is recognised by
+ * `reward`, in environments by the return of episodes.
+ */
 const order = {
   text: ["loss", "learningRate", "gradientNorm", "tokensPerSecond"],
   reward: [
@@ -39,6 +42,18 @@ const order = {
     "gradientNorm",
     "tokensPerSecond",
   ],
+  control: [
+    "rollout/ep_rew_mean",
+    "rollout/ep_len_mean",
+    "approx_kl",
+    "kl_divergence_loss",
+    "entropy_loss",
+    "std",
+    "valueLoss",
+    "explained_variance",
+    "learningRate",
+    "time/fps",
+  ],
 };
 
 /** Drawn within the chart of another metric, so they need none of their own. */
@@ -48,7 +63,8 @@ export function chartsOf(run: RunRecord): { main: ChartSpec[]; more: ChartSpec[]
   const steps = named(run.metrics);
   const evaluations = named(run.evaluations);
   const names = [...new Set([...steps.keys(), ...evaluations.keys()])];
-  const main = (steps.has("reward") ? order.reward : order.text).flatMap((pattern) =>
+  const isControl = steps.has("rollout/ep_rew_mean");
+  const main = (isControl ? order.control : steps.has("reward") ? order.reward : order.text).flatMap((pattern) =>
     pattern.endsWith("*")
       ? names.filter((name) => name.startsWith(pattern.slice(0, -1)) && !companions.test(name)).sort()
       : names.filter((name) => name === pattern),

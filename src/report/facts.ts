@@ -20,7 +20,7 @@ export function factsOf(run: RunRecord): [string, string][] {
     ["model", modelText(run)],
     ["parameters", parameters === undefined ? undefined : `${parameters.toLocaleString("en-US")} (${formatCount(parameters)})`],
     ["steps", total > 0 ? `${step.toLocaleString("en-US")} of ${total.toLocaleString("en-US")}` : undefined],
-    ["tokens", tokens === undefined || tokens === 0 ? undefined : tokens.toLocaleString("en-US")],
+    [run.metrics.has("rollout/ep_rew_mean") ? "environment steps" : "tokens", tokens ? tokens.toLocaleString("en-US") : undefined],
     ["processor", asText(machine.cpu)],
     ["threads", threads === undefined ? undefined : String(threads)],
     [
@@ -78,17 +78,20 @@ export function headline(run: RunRecord): Figure[] {
   const evaluations = byCanonicalName(run.evaluations);
   const speculation = run.artifacts.findLast(({ name }) => name === "speculation");
   const isReward = steps.has("reward");
+  const isControl = steps.has("rollout/ep_rew_mean");
   const figures: (Figure | undefined)[] = [
     ...(speculation ? speculationFigures(speculation) : []),
     isReward ? change("Reward in training", steps.get("reward"), "reward") : undefined,
     change("Held-out reward", evaluations.get("reward"), "reward"),
-    isReward ? undefined : change("Training loss", steps.get("loss"), "loss"),
+    isControl ? change("Return in training", steps.get("rollout/ep_rew_mean"), "rollout/ep_rew_mean") : undefined,
+    isControl ? change("Return in evaluation", evaluations.get("rollout/ep_rew_mean"), "rollout/ep_rew_mean") : undefined,
+    isReward || isControl ? undefined : change("Training loss", steps.get("loss"), "loss"),
     isReward ? undefined : change("Validation loss", evaluations.get("loss"), "loss"),
     last("Bits per byte, validation", evaluations.get("bitsPerByte"), "bitsPerByte"),
     last("KL to the start model", steps.get("kl"), "kl"),
     isReward ? change("Entropy", steps.get("entropy"), "entropy") : undefined,
     isReward ? change("Completion length", steps.get("completions/mean_length"), "completions/mean_length") : undefined,
-    throughput(steps.get("tokensPerSecond")),
+    isControl ? last("Pace", steps.get("time/fps"), "time/fps") : throughput(steps.get("tokensPerSecond")),
   ];
   return figures.filter((figure) => figure !== undefined).slice(0, 7);
 }

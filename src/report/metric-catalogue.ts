@@ -33,6 +33,24 @@ const known: Readonly<Record<string, MetricInfo>> = {
   "completions/mean_length": { title: "Completion length", unit: "tokens", fromZero: true },
   "completions/clipped_ratio": { title: "Completions cut at the limit", ...percent },
   clip_ratio: { title: "Clipped ratios", ...percent },
+  // Learning from reward in environments, by Stable-Baselines3's names.
+  "rollout/ep_rew_mean": { title: "Return of an episode", unit: "reward" },
+  "rollout/ep_len_mean": { title: "Length of an episode", unit: "steps", fromZero: true },
+  std_reward: { title: "Spread of evaluated returns", unit: "reward (std)", fromZero: true },
+  approx_kl: { title: "KL of an update, estimated", unit: "nats" },
+  kl_divergence_loss: { title: "KL of an update", unit: "nats", fromZero: true },
+  entropy_loss: { title: "Entropy, negated", unit: "nats" },
+  clip_fraction: { title: "Clipped ratios", ...percent },
+  clip_range: { title: "Clip range", unit: "of the ratio", fromZero: true },
+  explained_variance: { title: "Variance that the value network explains", ...percent, fromZero: false },
+  is_line_search_success: { title: "Steps that were accepted", ...percent },
+  std: { title: "Deviation of actions", unit: "of an action", fromZero: true },
+  n_updates: { title: "Passes over rollouts", unit: "passes", fromZero: true },
+  "time/fps": { title: "Pace of the run", unit: "environment steps/s", fromZero: true },
+  "time/total_timesteps": { title: "Environment steps", unit: "steps", fromZero: true },
+  "time/iterations": { title: "Rollouts", unit: "rollouts", fromZero: true },
+  "seconds/rollouts": { title: "Time of a rollout", unit: "s", fromZero: true },
+  "seconds/updates": { title: "Time of an update", unit: "s", fromZero: true },
 };
 
 const aliases: Readonly<Record<string, string>> = {
@@ -53,6 +71,8 @@ const aliases: Readonly<Record<string, string>> = {
   "completions/length": "completions/mean_length",
   completionLength: "completions/mean_length",
   completion_length: "completions/mean_length",
+  mean_reward: "rollout/ep_rew_mean",
+  mean_ep_length: "rollout/ep_len_mean",
 };
 
 /** One name for what is called differently; `eval_` and the like are gone, because evaluations are kept apart anyway. */
