@@ -10,7 +10,7 @@ import { ggufEntry, writeGguf } from "../../src/formats/gguf-write.ts";
 import { openSafetensors } from "../../src/formats/safetensors.ts";
 import type { TensorSource } from "../../src/formats/tensor-source.ts";
 import { openTorch } from "../../src/formats/torch-file.ts";
-import { ggufHfConfig } from "../../src/models/decoder/gguf-config.ts";
+import { loadDecoder } from "../../src/models/decoder/checkpoint.ts";
 import { loadGgufTokenizer } from "../../src/text/gguf-tokenizer.ts";
 import { type JsonObject, loadTokenizer } from "../../src/text/index.ts";
 
@@ -187,7 +187,7 @@ const formats: Record<string, Format> = {
     open: openGguf,
     use: (source) => {
       const file = source as ReturnType<typeof openGguf>;
-      for (const read of [() => ggufHfConfig(file), () => loadGgufTokenizer(file.path).encode("ab a\n")]) {
+      for (const read of [() => loadDecoder(file.path), () => loadGgufTokenizer(file.path).encode("ab a\n")]) {
         try {
           read();
         } catch (error) {

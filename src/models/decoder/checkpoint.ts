@@ -9,8 +9,8 @@ import { llama2cToHfConfig, openLlama2c } from "../../formats/llama2c.ts";
 import { SafetensorsWriter } from "../../formats/safetensors-write.ts";
 import type { TensorSource } from "../../formats/tensor-source.ts";
 import { openWeights } from "../../formats/weights.ts";
-import { decayGroup, type ParameterSpec } from "../../nn/parameter.ts";
-import type { TensorBuffer } from "../../runtime/buffer.ts";
+import { countParameters, decayGroup, type ParameterSpec } from "../../nn/parameter.ts";
+import { sizeOf, type TensorBuffer } from "../../runtime/buffer.ts";
 import { allocateFlat, type FlatBuffer, layoutOf } from "../../runtime/flat.ts";
 import { flatten } from "../../tensor/tree.ts";
 import { type DecoderConfig, decoderConfig } from "./config.ts";
@@ -113,12 +113,27 @@ function nearestFamily(name: string): Family | undefined {
 function fill(source: TensorSource, hfConfig: HfConfig, label: string): LoadedDecoder {
   const family = familyOf(hfConfig);
   const stated = decoderConfig(family.read(hfConfig));
+  checkSize(source, stated, label);
   const prefix = prefixOf(source, family);
   // A file without an output matrix of its own means the embedding, whatever its config.json says or forgets to say.
   const hasHead = family.keys(stated).every(({ path, key }) => path !== "head.weight" || source.entries.has(nameIn(prefix, key)));
   const decoder = allocateDecoder(hasHead ? stated : { ...stated, tieEmbeddings: true });
   const unused = fillLeaves(source, hfConfig, decoder, decoder.parameters.leaves, label);
   return { ...decoder, hfConfig, prefix, unused };
+}
+
+/**
+ * Compares what a configuration asks for with what the file holds, before memory is taken for it: a wrong number could ask for any amount.
+ * @throws FormatError.
+ */
+export function checkSize({ entries }: TensorSource, config: DecoderConfig, label: string): void {
+  const refuse = (expected: string, got: string): FormatError =>
+    new FormatError(`${label}: expected ${expected}, got ${got}`, { hint: "The weights and the configuration do not belong together." });
+  if (config.layers > entries.size) throw refuse(`weights of ${config.layers} layers`, `${entries.size} tensors`);
+  // A tensor that is missing is named later: it makes the file smaller by itself alone.
+  const wanted = countParameters(decoderParameters({ ...config, tieEmbeddings: true }));
+  const stored = [...entries.values()].reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+  if (wanted > 16 * Math.max(stored, 2 ** 20)) throw refuse(`${wanted} parameters`, `${stored} in the file`);
 }
 
 /** The output matrix stands beside the model that the prefix names. */

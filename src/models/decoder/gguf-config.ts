@@ -14,6 +14,9 @@ export type GgufDescription = Pick<GgufSource, "path" | "entries" | "value" | "r
 export function ggufHfConfig(source: GgufDescription): HfConfig {
   const architecture = ggufArchitecture(source);
   const keys = new Keys(source, architecture.name);
+  // Loops run over these: no file has more layers than tensors, or experts than the largest models by far.
+  keys.bound("block_count", source.entries.size);
+  keys.bound("expert_count", 4096);
   const vocabulary = source.entries.get("token_embd.weight");
   if (vocabulary === undefined) {
     throw new FormatError(`${source.path}: expected a tensor token_embd.weight, got none`, {
@@ -238,6 +241,15 @@ class Keys {
     throw new FormatError(`${this.source.path}: expected one number at ${key}, got ${got}`, {
       hint: "Layers of different sizes are not supported.",
     });
+  }
+
+  bound(key: string, most: number): void {
+    const value = this.optional(key, 0) as number;
+    if (!(Number.isInteger(value) && value >= 0 && value <= most)) {
+      throw new FormatError(`${this.source.path}: expected at most ${most} at ${this.prefix}.${key}, got ${value}`, {
+        hint: "The metadata and the tensors do not belong together.",
+      });
+    }
   }
 
   hasTensor(name: string): boolean {

@@ -9,7 +9,7 @@ import type { ParameterSpec } from "../../nn/parameter.ts";
 import { packQ4, packQ8 } from "../../nn/quantise.ts";
 import { allocate, type TensorBuffer } from "../../runtime/buffer.ts";
 import { flatten, mapTree } from "../../tensor/tree.ts";
-import { familyOf, fillLeaves } from "./checkpoint.ts";
+import { checkSize, familyOf, fillLeaves } from "./checkpoint.ts";
 import { decoderConfig } from "./config.ts";
 import type { KeyMapping } from "./families/family.ts";
 import { type GgufCheckpoint, ggufCheckpoint, rowOfPair } from "./gguf.ts";
@@ -49,8 +49,9 @@ export function loadQuantisedGguf(path: string, options: z.input<typeof ggufLoad
   const hfConfig = ggufHfConfig(file);
   const family = familyOf(hfConfig);
   const config = decoderConfig(family.read(hfConfig));
-  const specs = decoderParameters(config);
   const source = ggufCheckpoint(file, hfConfig);
+  checkSize(source, config, path);
+  const specs = decoderParameters(config);
   const mappings = new Map<string, KeyMapping[]>();
   for (const mapping of family.keys(config)) mappings.set(mapping.path, [...(mappings.get(mapping.path) ?? []), mapping]);
 

@@ -313,4 +313,13 @@ describe("how checkpoints are kept in GGUF", () => {
     expect(() => loadDecoder(file("llama", sizes(1), [tensor("token_embd.weight", [4, 8])]))).toThrow(/are missing/);
     expect(() => loadDecoder(golden("zoo.gguf"))).toThrow(/token_embd.weight/);
   });
+
+  it("sizes beyond the file are refused before memory is taken", () => {
+    const load = (changes: Record<string, GgufMetadataEntry>) => () =>
+      loadDecoder(file("llama", { ...sizes(1), ...changes }, [tensor("token_embd.weight", [4, 8])]));
+    expect(load({ block_count: ggufEntry.u32(4e9) })).toThrow(/at most 1 at llama.block_count, got 4000000000/);
+    expect(load({ expert_count: ggufEntry.u32(4e9), expert_used_count: ggufEntry.u32(2) })).toThrow(/at most 4096 at llama.expert_count/);
+    expect(load({ feed_forward_length: ggufEntry.u32(4e9) })).toThrow(/parameters, got 32 in the file/);
+    expect(load({ embedding_length: ggufEntry.u32(2 ** 30) })).toThrow(/parameters, got 32 in the file/);
+  });
 });
