@@ -65,7 +65,7 @@ export const generate = defineCommand({
       throw new UsageError(`samples: expected 1 with --speculate, --exact or --prompt-cache, got ${samples}`);
     if (logProbs !== undefined && !context.json) context.stderr.write("warning: --log-probs has no effect without --json\n");
     for (const name of ignoredSettings(sampling as never))
-      context.stderr.write(`warning: ${context.phrase(`${name} has no effect without sampling`)}\n`);
+      context.stderr.write(`warning: ${context.phrase(`${name} has no effect with these settings`)}\n`);
     const verifier = await verifierOf(options.verifier, sampling.doSample === false);
     if (verifier && !verifier.lossless) context.stderr.write(`warning: ${verifier.name} verification is lossy: it changes the text\n`);
     using model = await openTextModel({ ...options, speculate }, context, {
