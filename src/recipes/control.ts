@@ -1,4 +1,5 @@
 // Learning from reward in an environment: an algorithm and an environment in, run folders out, one for each seed.
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { writeFileAtomic } from "../base/atomic.ts";
 import { UsageError } from "../base/errors.ts";
@@ -184,12 +185,8 @@ export interface LocatedPolicy {
  */
 export function locatePolicy(path: string, which: "best" | "latest" = "best"): LocatedPolicy {
   const { run, checkpoint } = locateRun(path);
-  if (checkpoint !== "auto") return { control: loadControlPolicy(join(path)), path };
-  try {
-    return { control: loadControlPolicy(path), path };
-  } catch {
-    // No saved policy: a run folder then.
-  }
+  // A checkpoint, or a policy that was saved by itself.
+  if (checkpoint !== "auto" || existsSync(join(path, "policy.json"))) return { control: loadControlPolicy(path), path };
   const former = openFormer(run, { mark: "algo", kind: "a run in an environment", commands: "rl" });
   const found = (which === "best" ? former.checkpoints.best() : undefined) ?? openCheckpoint(run);
   return { control: loadControlPolicy(found.path), path: found.path };
@@ -223,10 +220,8 @@ export async function evaluateRun(
 /** The environment of a policy, as the run recorded it. */
 export function sourceOf(path: string, policy: ControlPolicy, env?: string): { env: string; options: Readonly<Record<string, unknown>> } {
   if (env !== undefined) return { env, options: {} };
-  try {
-    const { config } = openFormer(locateRun(path).run, { mark: "algo", kind: "a run in an environment", commands: "rl" });
-    return { env: String(config.env), options: (config.envOptions ?? {}) as Record<string, unknown> };
-  } catch {
-    return { env: policy.environment, options: {} };
-  }
+  const { run } = locateRun(path);
+  if (!existsSync(join(run, "config.json"))) return { env: policy.environment, options: {} };
+  const { config } = openFormer(run, { mark: "algo", kind: "a run in an environment", commands: "rl" });
+  return { env: String(config.env), options: (config.envOptions ?? {}) as Record<string, unknown> };
 }

@@ -22,6 +22,7 @@ export {
   type KlReduction,
   klOf,
 } from "./control/distributions/distribution.ts";
+export { unsquash } from "./control/distributions/gaussian.ts";
 export type { Drawing, Point, Shape, Tone } from "./control/drawing.ts";
 export * as shapes from "./control/drawing.ts";
 export type {
@@ -52,6 +53,7 @@ export {
   normaliseAdvantages,
   nStepReturns,
   type RolloutView,
+  rewardsWithBootstrap,
   spinningUpGae,
 } from "./control/estimators.ts";
 export type { EpisodeResult } from "./control/evaluation.ts";

@@ -21,7 +21,7 @@ export const rlEvaluate = defineCommand({
   examples: [{ command: "rl evaluate runs/20260131-120000-ppo-CartPole-v1 --episodes 100", note: "mean and spread over 100 episodes" }],
   run: async ({ run, episodes, stochastic, checkpoint, env, numEnvs, seed }, context) => {
     const { evaluateRun } = await import("../../recipes/index.ts");
-    const { backend } = await context.openRuntime({ threads: 1 });
+    const { backend } = await context.openRuntime({ threads: context.threads ?? 1 });
     const evaluated = await evaluateRun(backend, run, {
       episodes,
       deterministic: !stochastic,

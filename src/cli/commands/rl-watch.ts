@@ -24,7 +24,7 @@ export const rlWatch = defineCommand({
   examples: [{ command: "rl watch runs/20260131-120000-ppo-CartPole-v1", note: "writes episode.html into the run folder" }],
   run: async ({ run, output, episodes, stochastic, checkpoint, env, seed, maxSteps }, context) => {
     const { locatePolicy, openSingleEnvironment, recordEpisode, episodePage, sourceOf } = await import("../../recipes/index.ts");
-    const { backend } = await context.openRuntime({ threads: 1 });
+    const { backend } = await context.openRuntime({ threads: context.threads ?? 1 });
     const { control } = locatePolicy(run, checkpoint);
     const source = sourceOf(run, control, env);
     const environment = await openSingleEnvironment(source.env, source.options);

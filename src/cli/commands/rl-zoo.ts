@@ -54,7 +54,7 @@ async function execute(
   }
   const { control } = await import("../../recipes/index.ts");
   const { aggregateScores } = await import("../../rl/core/aggregate-scores.ts");
-  const { backend } = await context.openRuntime({ threads: 1 });
+  const { backend } = await context.openRuntime({ threads: context.threads ?? 1 });
   const results: { algo: string; env: string; steps: number; published?: readonly [number, number?]; scores: number[]; seconds: number }[] =
     [];
   for (const entry of chosen) {

@@ -13,7 +13,7 @@ async function execute(options: z.output<typeof controlRunSchema>, context: Comm
   let seeds: string | undefined;
   let best: string | undefined;
   const folder = await followTraining(
-    { ...context, openRuntime: (runtime = {}) => context.openRuntime({ threads: 1, ...runtime }) },
+    { ...context, openRuntime: (runtime = {}) => context.openRuntime({ threads: context.threads ?? 1, ...runtime }) },
     (hooks) => control(options as ControlRunOptions, hooks),
     {
       name: "rl",

@@ -98,6 +98,9 @@ test("normalised advantages have mean 0 and deviation 1; a single one stays", ()
   expect(normalised.reduce((a, b) => a + b, 0)).toBeCloseTo(0, 12);
   expect(normalised.reduce((a, b) => a + b * b, 0) / 4).toBeCloseTo(1, 6);
   expect([...normaliseAdvantages([7])]).toEqual([7]);
+  for (const kind of ["sb3", "spinning-up"] as const) expect([...normaliseAdvantages([2, 2, 2], kind)]).toEqual([0, 0, 0]);
+  // What is wrong stays visible.
+  expect(normaliseAdvantages([1, Number.NaN], "spinning-up")[0]).toBeNaN();
 });
 
 test("explained variance: 1 for perfect values, 0 for constant ones, NaN for returns that do not vary", () => {

@@ -152,7 +152,9 @@ export function normaliseAdvantages(advantages: ArrayLike<number>, kind: "sb3" |
   if (advantages.length < 2) return Float64Array.from(advantages);
   const mask = new Uint8Array(advantages.length).fill(1);
   const options = kind === "sb3" ? ({ ddof: 1, epsilon: 1e-8, epsilonPlace: "std" } as const) : ({ ddof: 0, epsilon: 0 } as const);
-  return whiten(advantages, mask, options);
+  const normalised = whiten(advantages, mask, options);
+  // Without an epsilon equal advantages would be 0 / 0: they teach nothing.
+  return Number.isNaN(normalised[0]) && Array.prototype.every.call(advantages, Number.isFinite) ? normalised.fill(0) : normalised;
 }
 
 /** 1 − Var(returns − values) / Var(returns); NaN when the returns do not vary. */

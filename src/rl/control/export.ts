@@ -15,6 +15,7 @@ import type { ControlPolicy } from "./policy-file.ts";
 /**
  * The model's bytes. Input `observations` [n, F] float32 (discrete observations one-hot); outputs `actions` (int64 [n] or [n, A] for
  * discrete ones, else float32 [n, A] in the bounds), `values` [n], and `logits` [n, K] or `means` [n, A] (before squashing and clipping).
+ * Masks of forbidden actions are not inside: apply them to `logits`.
  */
 export function policyToOnnx({ policy, actionSpace, normaliser }: ControlPolicy): Uint8Array {
   const { config, parameters } = policy;

@@ -37,7 +37,7 @@ test("with values behind time limits, the value of an endless task becomes 1 / (
 });
 
 describe("every algorithm learns every kind of action", () => {
-  const short = { numEnvs: 4, numSteps: 16, batchSize: 32, hidden: [16], learningRate: 0.01, gamma: 0.9 } as const;
+  const short = { numEnvs: 4, numSteps: 16, batchSize: 32, hidden: [16], learningRate: 0.01, gamma: 0.9 };
   const algorithms: Record<string, (options: AgentOptions) => Agent> = {
     ppo: (options) => ppo({ ...options, numEpochs: 4 }),
     a2c: (options) => a2c({ ...options, numSteps: 8, learningRate: 0.01 }),
@@ -146,13 +146,14 @@ describe("agents", () => {
       };
       Tensor: new (type: string, data: unknown, dims: number[]) => unknown;
     };
-    for (const [kind, options] of [
+    const cases: [TinyKind, Partial<ControlOptions>][] = [
       ["box", { squash: true, normalizeObservations: true }],
       ["box", {}],
       ["discrete", { trunk: [4] }],
       ["multi-discrete", {}],
       ["multi-binary", { normalizeObservations: true, normalizeRewards: true }],
-    ] as const) {
+    ];
+    for (const [kind, options] of cases) {
       using agent = ppo({ env: () => signs(kind, { start: 3 }), backend, numSteps: 32, batchSize: 16, hidden: [8], ...options });
       await agent.train(64);
       const folder = join(temporary, `saved-${kind}-${Object.keys(options).length}`);

@@ -27,6 +27,7 @@ import { mapTree } from "../../../tensor/tree.ts";
 import { type ClipOptions, policyLoss } from "../../core/policy-loss.ts";
 import type { SampleBatch } from "../buffer.ts";
 import { type Distribution, distributionFrom, distributionOf, klOf } from "../distributions/distribution.ts";
+import { distributionShapes, gatherRows } from "./rows.ts";
 
 export interface GradientStepOptions {
   /** What is trained: actor, critic or both with one loss and one norm. */
@@ -370,27 +371,4 @@ function normOf(values: ArrayLike<number>): number {
     d += values[i + 3] * values[i + 3];
   }
   return Math.sqrt(a + b + (c + d));
-}
-
-/** Shapes of the parameters of the distributions of `count` states. */
-export function distributionShapes({ config: { head } }: Pick<Policy, "config">, count: number): number[][] {
-  const rows = [count, headSize(head)];
-  return head.kind === "gaussian" ? [rows, [head.size]] : head.kind === "gsde" ? [rows, rows] : [rows];
-}
-
-/** Rows of a source into the beginning of a bound buffer. */
-export function gatherRows(
-  source: ArrayLike<number>,
-  order: ArrayLike<number>,
-  from: number,
-  count: number,
-  width: number,
-  { data }: TensorBuffer,
-): void {
-  const target = data as Float64Array;
-  if (width === 1) {
-    for (let i = 0; i < count; i++) target[i] = source[order[from + i]];
-    return;
-  }
-  for (let i = 0, at = 0; i < count; i++) for (let j = 0, row = order[from + i] * width; j < width; j++) target[at++] = source[row + j];
 }

@@ -23,7 +23,7 @@ import {
   klDimensions,
   klOf,
 } from "../distributions/distribution.ts";
-import { distributionShapes, gatherRows } from "./gradient-step.ts";
+import { distributionShapes, gatherRows } from "./rows.ts";
 
 /** new-old: KL(π ‖ π_old), as sb3-contrib; old-new: KL(π_old ‖ π), as in the paper. Equal to second order. */
 export type KlDirection = "new-old" | "old-new";
