@@ -2,14 +2,18 @@
 import { existsSync, statSync } from "node:fs";
 import { dirname, extname, join } from "node:path";
 import { FormatError, LongwaveError } from "../base/errors.ts";
+import { openGguf } from "../formats/gguf.ts";
+import { type GgufTypeName, ggufTensorBytes } from "../formats/gguf-types.ts";
 import { type HfConfig, readHfConfig } from "../formats/hf-config.ts";
 import { llama2cToHfConfig, openLlama2c } from "../formats/llama2c.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
 import { bitsPerSafetensorsElement, isSafetensorsDType } from "../formats/safetensors-dtype.ts";
-import type { TensorSource } from "../formats/tensor-source.ts";
+import type { TensorEntry, TensorSource } from "../formats/tensor-source.ts";
 import { compareNames, familyOf } from "../models/decoder/checkpoint.ts";
 import { decoderConfig } from "../models/decoder/config.ts";
 import { decoderFacts } from "../models/decoder/facts.ts";
+import { ggufCheckpoint } from "../models/decoder/gguf.ts";
+import { ggufHfConfig } from "../models/decoder/gguf-config.ts";
 
 export interface TensorDescription {
   readonly name: string;
@@ -44,7 +48,7 @@ export interface FamilyDescription {
 
 export interface ModelDescription {
   readonly path: string;
-  readonly format: "safetensors" | "llama2.c";
+  readonly format: "safetensors" | "llama2.c" | "GGUF";
   /** Undefined when there is no config.json beside the weights. */
   readonly architecture: Architecture | undefined;
   readonly family?: FamilyDescription;
@@ -61,16 +65,16 @@ export interface ModelDescription {
 const groupPatterns: readonly (readonly [group: string, pattern: RegExp])[] = [
   ["norm", /(^|[._])(ln(_?\w+)?|\w*norm\w*)(\.|$)/i],
   ["attention", /(^|\.)(\w*attn|\w*attention)\w*\./i],
-  ["mlp", /(^|\.)(mlp|feed_forward|ffn|experts)\b/i],
-  ["embedding", /(^|\.)(\w*embed\w*|wte|wpe)(\.|$)/i],
-  ["head", /(^|\.)\w*head\w*(\.|$)/i],
+  ["mlp", /(^|\.)(mlp|feed_forward|ffn|experts)(\b|_)/i],
+  ["embedding", /(^|\.)(\w*embd?(ed)?\w*|wte|wpe)(\.|$)/i],
+  ["head", /(^|\.)(\w*head\w*|output)(\.|$)/i],
 ];
 
 /** Part of a decoder that a parameter belongs to, by its name. */
 export const groupOf = (name: string): string => groupPatterns.find(([, pattern]) => pattern.test(name))?.[0] ?? "other";
 
 /**
- * @param path checkpoint folder, `.safetensors`, `model.safetensors.index.json` or llama2.c `.bin`
+ * @param path checkpoint folder, `.safetensors`, `model.safetensors.index.json`, `.gguf` or llama2.c `.bin`
  * @throws FormatError when it is none of these or damaged
  */
 export function describeModel(path: string): ModelDescription {
@@ -80,9 +84,16 @@ export function describeModel(path: string): ModelDescription {
     using source = openLlama2c(path);
     return describe(path, "llama2.c", source, llama2cToHfConfig(source.config));
   }
+  if (!isFolder && extname(path).toLowerCase() === ".gguf") {
+    using file = openGguf(path);
+    const config = ggufHfConfig(file);
+    const bytesOf = ({ dtype, shape }: TensorEntry): number => ggufTensorBytes(dtype as GgufTypeName, shape);
+    // Names of the file for the list, names of the configuration for what is missing.
+    return { ...describe(path, "GGUF", file, config, bytesOf), family: familyDescription(ggufCheckpoint(file, config), config) };
+  }
   if (!isFolder && ![".safetensors", ".json"].includes(extname(path))) {
     throw new FormatError(
-      `${path}: expected a folder, .safetensors, .index.json or llama2.c .bin, got ${extname(path) || "no extension"}`,
+      `${path}: expected a folder, .safetensors, .index.json, .gguf or llama2.c .bin, got ${extname(path) || "no extension"}`,
       {
         hint: "Other formats are to be converted to safetensors first.",
       },
@@ -94,11 +105,16 @@ export function describeModel(path: string): ModelDescription {
   return describe(path, "safetensors", source, config);
 }
 
-function describe(path: string, format: ModelDescription["format"], source: TensorSource, config: HfConfig | undefined): ModelDescription {
-  const tensors = [...source.entries.values()].map(({ name, dtype, shape }) => {
-    const numParameters = shape.reduce((product, dimension) => product * dimension, 1);
-    const bits = isSafetensorsDType(dtype) ? bitsPerSafetensorsElement[dtype] : 32;
-    return { name, dtype, shape, numParameters, bytes: Math.ceil((numParameters * bits) / 8) };
+function describe(
+  path: string,
+  format: ModelDescription["format"],
+  source: TensorSource,
+  config: HfConfig | undefined,
+  bytesOf = storedBytes,
+): ModelDescription {
+  const tensors = [...source.entries.values()].map((entry) => {
+    const { name, dtype, shape } = entry;
+    return { name, dtype, shape, numParameters: shape.reduce((product, dimension) => product * dimension, 1), bytes: bytesOf(entry) };
   });
   const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
   const groups = [...groupBy(tensors, ({ name }) => groupOf(name))].map(([name, members]) => ({
@@ -122,6 +138,12 @@ function describe(path: string, format: ModelDescription["format"], source: Tens
     dtypes,
     tensors,
   };
+}
+
+/** Of safetensors types; llama2.c stores float32. */
+function storedBytes({ dtype, shape }: TensorEntry): number {
+  const bits = isSafetensorsDType(dtype) ? bitsPerSafetensorsElement[dtype] : 32;
+  return Math.ceil((shape.reduce((product, dimension) => product * dimension, 1) * bits) / 8);
 }
 
 function familyDescription(source: TensorSource, config: HfConfig): FamilyDescription {

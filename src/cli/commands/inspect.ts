@@ -8,9 +8,10 @@ import { table } from "../render/table.ts";
 export const inspect = defineCommand({
   name: "inspect",
   summary: "Show what a model file holds",
-  description: "Reads a checkpoint folder, a safetensors file (or its index of shards) or a llama2.c .bin file. Only headers are read.",
+  description:
+    "Reads a checkpoint folder, a safetensors file (or its index of shards), a .gguf or a llama2.c .bin file. Only headers are read.",
   schema: z.object({
-    model: z.string().min(1).describe("Checkpoint folder, .safetensors file, index of shards or llama2.c .bin file."),
+    model: z.string().min(1).describe("Checkpoint folder, .safetensors file, index of shards, .gguf or llama2.c .bin file."),
     all: z.boolean().default(false).describe("List every tensor instead of one line for equal tensors of all layers."),
   }),
   positionals: ["model"],
