@@ -6,7 +6,7 @@ import { type HeadOutputs, type HostDistribution, hostDistribution } from "../..
 import { bufferFrom, type TensorBuffer } from "../../../src/runtime/buffer.ts";
 import { compile, spec } from "../../../src/runtime/program.ts";
 import { reshape as reshapeTo, sum } from "../../../src/tensor/core.ts";
-import { add, mul, sqrt as sqrtOf, tanh } from "../../../src/tensor/elementwise.ts";
+import { add, exp, mul, sqrt as sqrtOf, tanh } from "../../../src/tensor/elementwise.ts";
 import { gradients } from "../../../src/tensor/gradient.ts";
 import type { Tensor } from "../../../src/tensor/graph.ts";
 import { einsum } from "../../../src/tensor/matmul.ts";
@@ -200,7 +200,7 @@ function runGaussian(fields: Fields, comparison: Comparison, session: Session): 
 function runSquashed(fields: Fields, comparison: Comparison, session: Session): void {
   const mean = numbers(fields, "mean");
   const [rows, size] = mean.shape;
-  const head: PolicyHead = { kind: "gaussian", size, squash: true };
+  const head: PolicyHead = { kind: "gaussian", size, squash: true, epsilon: asNumber(fields.epsilon, "epsilon") };
   const preSquash = numbers(fields, "preSquash");
   const inputs = {
     mean: buffer(mean),
@@ -218,7 +218,7 @@ function runSquashed(fields: Fields, comparison: Comparison, session: Session): 
       logProbFromActions: distribution.logProb(unsquash(actions)),
       logProbEdge: distribution.logProb(unsquash(edgeActions)),
       mode: distribution.mode(),
-      sample: tanh(add(mean, mul(expOf(logStd), sampleNoise))),
+      sample: tanh(add(mean, mul(exp(logStd), sampleNoise))),
       gradLogProbMean: gradients(sum(logProb), mean),
       gradLogProbLogStd: gradients(sum(logProb), logStd),
     };
@@ -226,8 +226,6 @@ function runSquashed(fields: Fields, comparison: Comparison, session: Session): 
   comparison.exact("entropy", distributionEntropy(session, head, mean, numbers(fields, "logStd")), undefined);
   compareHost(comparison, { ...fields, entropy: null }, head, { outputs: inputs.mean.data, logStd: inputs.logStd.data }, preSquash, rows);
 }
-
-const expOf = (logStd: Tensor): Tensor => gsdeStd(false, logStd);
 
 /** Whether a squashed Gaussian claims an entropy: undefined is right. */
 function distributionEntropy({ backend }: Session, head: PolicyHead, mean: Numbers, logStd: Numbers): unknown {
@@ -256,8 +254,8 @@ function runGsde(fields: Fields, comparison: Comparison, session: Session): void
     fullStd: flag("fullStd"),
     useExpln: flag("useExpln"),
     learnFeatures: flag("learnFeatures"),
+    epsilon: asNumber(fields.epsilon, "epsilon"),
   } as const;
-  asNumber(fields.epsilon, "epsilon");
   const actions = numbers(fields, "actions");
   const inputs = {
     mean: buffer(mean),
@@ -273,7 +271,7 @@ function runGsde(fields: Fields, comparison: Comparison, session: Session): void
     const distribution = distributionOf(head, { outputs: mean, latent, logStd });
     const logProb = distribution.logProb(head.squash ? unsquash(actions) : actions);
     const total = sum(logProb);
-    const std = gsdeStd(head.useExpln, logStd);
+    const std = gsdeStd(head, logStd);
     return {
       logProb,
       entropy: distribution.entropy(),

@@ -14,11 +14,12 @@ const configName = "policy.json";
 const weightsName = "model.safetensors";
 
 const size = z.int().positive().max(1_000_000);
+const epsilon = z.number().nonnegative().optional();
 const headSchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("categorical"), n: size }),
   z.strictObject({ kind: z.literal("multi-categorical"), dims: z.array(size).min(1).max(10_000) }),
   z.strictObject({ kind: z.literal("bernoulli"), n: size }),
-  z.strictObject({ kind: z.literal("gaussian"), size, squash: z.boolean() }),
+  z.strictObject({ kind: z.literal("gaussian"), size, squash: z.boolean(), epsilon }),
   z.strictObject({
     kind: z.literal("gsde"),
     size,
@@ -26,6 +27,7 @@ const headSchema = z.discriminatedUnion("kind", [
     fullStd: z.boolean(),
     useExpln: z.boolean(),
     learnFeatures: z.boolean(),
+    epsilon,
   }),
 ]);
 const configSchema = policySchema.extend({ observationSize: size, head: headSchema, dtype: z.enum(["f32", "f64"]) });

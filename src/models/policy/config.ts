@@ -34,7 +34,13 @@ export type PolicyHead =
   | { readonly kind: "multi-categorical"; readonly dims: readonly number[] }
   | { readonly kind: "bernoulli"; readonly n: number }
   /** Diagonal, with a standard deviation for each action that does not depend on the state. */
-  | { readonly kind: "gaussian"; readonly size: number; readonly squash: boolean }
+  | {
+      readonly kind: "gaussian";
+      readonly size: number;
+      readonly squash: boolean;
+      /** Inside the logarithm of the slope of tanh. Default {@link headEpsilon}. */
+      readonly epsilon?: number;
+    }
   | {
       readonly kind: "gsde";
       readonly size: number;
@@ -42,7 +48,12 @@ export type PolicyHead =
       readonly fullStd: boolean;
       readonly useExpln: boolean;
       readonly learnFeatures: boolean;
+      /** Added to variances, and as for squashed Gaussians. Default {@link headEpsilon}. */
+      readonly epsilon?: number;
     };
+
+/** Stable-Baselines3's. */
+export const headEpsilon = 1e-6;
 
 export interface PolicyConfig extends PolicySettings {
   /** F: numbers of one observation. */

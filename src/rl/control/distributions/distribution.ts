@@ -1,6 +1,6 @@
 // Action distributions over symbolic tensors: what losses and trust regions are written with. host.ts has the same formulas for sampling.
 // Letters: B states, K network outputs, A numbers of an action, D dimensions of a KL.
-import type { PolicyHead } from "../../../models/policy/config.ts";
+import { headEpsilon, type PolicyHead } from "../../../models/policy/config.ts";
 import type { ActorOutput } from "../../../models/policy/network.ts";
 import { sum } from "../../../tensor/core.ts";
 import { exp, mul } from "../../../tensor/elementwise.ts";
@@ -51,10 +51,17 @@ export function distributionFrom(head: PolicyHead, parameters: readonly Tensor[]
       return bernoulli(parameters[0]);
     case "gaussian": {
       const [, logStd] = parameters;
-      return gaussian({ parameters, variance: exp(mul(logStd, 2)), logStd, isShared: true, squash: head.squash });
+      return gaussian({
+        parameters,
+        variance: exp(mul(logStd, 2)),
+        logStd,
+        isShared: true,
+        squash: head.squash,
+        epsilon: head.epsilon ?? headEpsilon,
+      });
     }
     case "gsde":
-      return gaussian({ parameters, variance: parameters[1], isShared: false, squash: head.squash });
+      return gaussian({ parameters, variance: parameters[1], isShared: false, squash: head.squash, epsilon: head.epsilon ?? headEpsilon });
   }
 }
 

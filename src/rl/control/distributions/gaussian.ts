@@ -1,6 +1,6 @@
 // Diagonal Gaussians: with one log std for all states, or with a variance for each (gSDE: Raffin et al. 2021, "Smooth exploration for
 // robotic reinforcement learning"), both optionally squashed by tanh (Haarnoja et al. 2018, appendix C).
-import type { PolicyHead } from "../../../models/policy/config.ts";
+import { headEpsilon, type PolicyHead } from "../../../models/policy/config.ts";
 import { atanh } from "../../../tensor/activation.ts";
 import { broadcastTo, stopGradient, sum } from "../../../tensor/core.ts";
 import { add, clamp, div, exp, greater, log, mul, neg, square, sub, tanh, where } from "../../../tensor/elementwise.ts";
@@ -8,10 +8,9 @@ import type { Tensor } from "../../../tensor/graph.ts";
 import { matmul } from "../../../tensor/matmul.ts";
 import type { Distribution } from "./distribution.ts";
 
+type GsdeHead = Extract<PolicyHead, { kind: "gsde" }>;
+
 const log2Pi = Math.log(2 * Math.PI);
-/** Inside the logarithm of the derivative of tanh, and added to variances of gSDE: Stable-Baselines3's. */
-export const squashEpsilon = 1e-6;
-export const gsdeEpsilon = 1e-6;
 
 interface GaussianParts {
   /** [mean, log std] or [mean, variance]. */
@@ -22,9 +21,10 @@ interface GaussianParts {
   /** One log std [A] for all states. */
   readonly isShared: boolean;
   readonly squash: boolean;
+  readonly epsilon: number;
 }
 
-export function gaussian({ parameters, variance, logStd, isShared, squash }: GaussianParts): Distribution {
+export function gaussian({ parameters, variance, logStd, isShared, squash, epsilon }: GaussianParts): Distribution {
   const [mu] = parameters;
   const logScale = logStd ?? mul(log(variance), 0.5);
   return {
@@ -32,7 +32,7 @@ export function gaussian({ parameters, variance, logStd, isShared, squash }: Gau
     logProb(actions) {
       const perDimension = add(add(mul(div(square(sub(actions, mu)), variance), 0.5), logScale), 0.5 * log2Pi);
       const plain = neg(sum(perDimension, { axes: -1 }));
-      return squash ? sub(plain, sum(logSlopeOfTanh(actions), { axes: -1 })) : plain;
+      return squash ? sub(plain, sum(logSlopeOfTanh(actions, epsilon), { axes: -1 })) : plain;
     },
     entropy() {
       if (squash) return undefined;
@@ -56,7 +56,7 @@ export function gaussian({ parameters, variance, logStd, isShared, squash }: Gau
 }
 
 /** log(1 − tanh(x)² + ε), elementwise. */
-const logSlopeOfTanh = (x: Tensor): Tensor => log(sub(1 + squashEpsilon, square(tanh(x))));
+const logSlopeOfTanh = (x: Tensor, epsilon: number): Tensor => log(sub(1 + epsilon, square(tanh(x))));
 
 /**
  * The value before tanh of squashed actions, which are kept off ±1 by the rounding of their dtype.
@@ -68,17 +68,17 @@ export function unsquash(actions: Tensor): Tensor {
 }
 
 /** Standard deviations from gSDE's parameters, elementwise. */
-export function gsdeStd(useExpln: boolean, logStd: Tensor): Tensor {
+export function gsdeStd({ useExpln, epsilon = headEpsilon }: Pick<GsdeHead, "useExpln" | "epsilon">, logStd: Tensor): Tensor {
   if (!useExpln) return exp(logStd);
   // expln: e^x for x ≤ 0, log(1 + x + ε) + 1 above.
-  const above = add(log(add(where(greater(logStd, 0), logStd, 0), 1 + gsdeEpsilon)), 1);
+  const above = add(log(add(where(greater(logStd, 0), logStd, 0), 1 + epsilon)), 1);
   return where(greater(logStd, 0), above, exp(where(greater(logStd, 0), 0, logStd)));
 }
 
 /** Variance of the actions [B, A]: Σ_l latent² σ_la² + ε. */
-export function gsdeVariance(head: Extract<PolicyHead, { kind: "gsde" }>, latent: Tensor, logStd: Tensor): Tensor {
+export function gsdeVariance(head: GsdeHead, latent: Tensor, logStd: Tensor): Tensor {
   const features = head.learnFeatures ? latent : stopGradient(latent);
-  const std = gsdeStd(head.useExpln, logStd);
+  const std = gsdeStd(head, logStd);
   const full = head.fullStd ? std : broadcastTo(std, [std.shape[0], head.size]);
-  return add(matmul(square(features), square(full)), gsdeEpsilon);
+  return add(matmul(square(features), square(full)), head.epsilon ?? headEpsilon);
 }

@@ -2,10 +2,9 @@
 // state, with its log-probability. Numbers come from the counter-based generator, keyed by (seed, stream, step, row, dimension).
 
 import { invariant } from "../../../base/errors.ts";
-import type { PolicyHead } from "../../../models/policy/config.ts";
+import { headEpsilon, type PolicyHead } from "../../../models/policy/config.ts";
 import { randomNormal, randomUniform } from "../../../runtime/rng.ts";
 import { forbiddenLogit } from "./categorical.ts";
-import { gsdeEpsilon, squashEpsilon } from "./gaussian.ts";
 
 type Floats = Float32Array | Float64Array;
 
@@ -50,7 +49,7 @@ export function hostDistribution(head: PolicyHead, outputs: HeadOutputs, key: No
     case "bernoulli":
       return new HostBernoulli(head.n, outputs, key);
     case "gaussian":
-      return new HostGaussian(head.size, head.squash, outputs, key);
+      return new HostGaussian(head, outputs, key);
     case "gsde":
       return new HostGsde(head, outputs, key);
   }
@@ -204,20 +203,22 @@ const softplus = (x: number): number => Math.max(x, 0) + Math.log1p(Math.exp(-Ma
 const log2Pi = Math.log(2 * Math.PI);
 
 /** Log-density of a squashed action against that of the value before tanh. */
-const squashCorrection = (x: number): number => Math.log(1 - Math.tanh(x) ** 2 + squashEpsilon);
+const squashCorrection = (x: number, epsilon: number): number => Math.log(1 - Math.tanh(x) ** 2 + epsilon);
 
 class HostGaussian implements HostDistribution {
   readonly #size: number;
   readonly #squash: boolean;
+  readonly #epsilon: number;
   readonly #data: HeadOutputs;
   readonly #key: NoiseKey;
   readonly #std: Float64Array;
   #logStdSum = 0;
 
-  constructor(size: number, squash: boolean, data: HeadOutputs, key: NoiseKey) {
+  constructor({ size, squash, epsilon = headEpsilon }: Extract<PolicyHead, { kind: "gaussian" }>, data: HeadOutputs, key: NoiseKey) {
     invariant(data.logStd, "a Gaussian without a log std");
     this.#size = size;
     this.#squash = squash;
+    this.#epsilon = epsilon;
     this.#data = data;
     this.#key = key;
     this.#std = new Float64Array(size);
@@ -250,7 +251,7 @@ class HostGaussian implements HostDistribution {
     for (let a = 0; a < this.#size; a++) {
       const z = (actions[offset + a] - this.#data.outputs[row * this.#size + a]) / this.#std[a];
       sum += 0.5 * (z * z + log2Pi);
-      if (this.#squash) sum += squashCorrection(actions[offset + a]);
+      if (this.#squash) sum += squashCorrection(actions[offset + a], this.#epsilon);
     }
     return -sum - this.#logStdSum;
   }
@@ -265,6 +266,7 @@ class HostGsde implements HostDistribution {
   readonly #data: HeadOutputs;
   readonly #key: NoiseKey;
   readonly #numFeatures: number;
+  readonly #epsilon: number;
   /** [L, A] */
   readonly #std: Float64Array;
   /** [rows, L, A] */
@@ -273,6 +275,7 @@ class HostGsde implements HostDistribution {
   constructor(head: Extract<PolicyHead, { kind: "gsde" }>, data: HeadOutputs, key: NoiseKey) {
     invariant(data.logStd && data.latent, "gSDE without log std or features");
     this.#head = head;
+    this.#epsilon = head.epsilon ?? headEpsilon;
     this.#data = data;
     this.#key = key;
     this.#numFeatures = data.logStd.length / (head.fullStd ? head.size : 1);
@@ -285,7 +288,7 @@ class HostGsde implements HostDistribution {
     for (let l = 0; l < this.#numFeatures; l++)
       for (let a = 0; a < size; a++) {
         const value = logStd[fullStd ? l * size + a : l];
-        this.#std[l * size + a] = useExpln && value > 0 ? Math.log(value + 1 + gsdeEpsilon) + 1 : Math.exp(value);
+        this.#std[l * size + a] = useExpln && value > 0 ? Math.log(value + 1 + this.#epsilon) + 1 : Math.exp(value);
       }
   }
 
@@ -329,7 +332,7 @@ class HostGsde implements HostDistribution {
     for (let a = 0; a < size; a++) {
       const variance = this.#variance(row, a);
       sum += 0.5 * ((actions[offset + a] - this.#data.outputs[row * size + a]) ** 2 / variance + Math.log(variance) + log2Pi);
-      if (squash) sum += squashCorrection(actions[offset + a]);
+      if (squash) sum += squashCorrection(actions[offset + a], this.#epsilon);
     }
     return -sum;
   }
@@ -343,7 +346,7 @@ class HostGsde implements HostDistribution {
 
   #variance(row: number, a: number): number {
     const latent = this.#data.latent as Floats;
-    let sum = gsdeEpsilon;
+    let sum = this.#epsilon;
     for (let l = 0; l < this.#numFeatures; l++) sum += (latent[row * this.#numFeatures + l] * this.#std[l * this.#head.size + a]) ** 2;
     return sum;
   }
