@@ -7,7 +7,7 @@ import type { Emitter } from "./onnx.ts";
 
 /**
  * Elements of the widest tensor of a block, for each thread (and for two at least): ONNX Runtime gives an elementwise operator on fewer
- * than that to one thread. For one thread 16,384 to 196,608 were equally fast (derivative of GELU, half of the time of whole passes).
+ * than that to one thread. For one thread 24,576 to 196,608 were equally fast (derivative of GELU, half of the time of whole passes).
  */
 const elementsPerThread = 65_536;
 
