@@ -143,7 +143,7 @@ async function* learn(settings: ControlRunSettings, { backend, signal, onRun }: 
         checkpointSeconds: settings.checkpointSeconds,
         keepLast: settings.keepLast,
         onNotFinite: settings.onNotFinite,
-        watchedMetrics: ["train/loss", "train/gradient_norm"],
+        watchedMetrics: ["train/loss", "train/value_loss", "train/gradient_norm"],
         ...(keepBest && evaluateEvery > 0 ? { keepBest: { metric: "eval/mean_reward", mode: "max" as const } } : {}),
         checkpoints: run.checkpoints,
         config,

@@ -53,7 +53,7 @@ export const rlEvaluate = defineCommand({
         ["checkpoint", context.phrase(summary.checkpoint)],
         [
           "mean return",
-          `${formatMetric(average)} ± ${formatMetric(std)} over ${summary.episodes} episodes (standard error ${formatMetric(summary.standardError)})`,
+          `${formatMetric(average)} ± ${formatMetric(std)} over ${summary.episodes} episode${summary.episodes === 1 ? "" : "s"} (standard error ${formatMetric(summary.standardError)})`,
         ],
         ["lowest and highest", `${formatMetric(summary.minReturn)} and ${formatMetric(summary.maxReturn)}`],
         ["mean length", formatMetric(summary.meanLength)],

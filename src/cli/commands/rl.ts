@@ -36,7 +36,7 @@ async function execute(options: z.output<typeof controlRunSchema>, context: Comm
   if (last)
     rows.push([
       "mean return",
-      `${formatMetric(last["eval/mean_reward"])} ± ${formatMetric(last["eval/std_reward"])} over ${options.evaluationEpisodes} episodes`,
+      `${formatMetric(last["eval/mean_reward"])} ± ${formatMetric(last["eval/std_reward"])} over ${options.evaluationEpisodes} episode${options.evaluationEpisodes === 1 ? "" : "s"}`,
     ]);
   if (best !== undefined) rows.push(["best evaluation", best]);
   context.print();

@@ -106,7 +106,7 @@ export class Agent implements Disposable {
       yield* runLoop(
         trainer,
         {
-          watchedMetrics: ["train/loss", "train/gradient_norm"],
+          watchedMetrics: ["train/loss", "train/value_loss", "train/gradient_norm"],
           ...loop,
           steps: iterations,
           evaluateEvery: evaluateEvery > 0 ? Math.max(1, Math.round(evaluateEvery / stepsPerIteration)) : 0,
