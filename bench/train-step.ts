@@ -1,5 +1,6 @@
 // One step of training a small GPT: forward, backward, clipping by global norm, AdamW. The peer is PyTorch with the same architecture
 // from the same weights on the same batch; the losses of the first steps are compared before anything is timed.
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { writeSafetensors } from "../src/formats/safetensors-write.ts";
 import { allocateDecoder } from "../src/models/decoder/checkpoint.ts";
@@ -127,9 +128,20 @@ async function prepare({ threads, peers, cacheFolder, thorough, defer }: Context
     });
     entry.contenders.push(contender("PyTorch fp32", "fp32", "eager, SDPA, fused AdamW"));
     if (thorough) entry.contenders.push(contender("PyTorch fp32 compiled", "compiled", "torch.compile"));
-    entry.contenders.push(contender("PyTorch bf16", "bf16", "eager, bf16 autocast: another precision, stated for comparison"));
+    // Emulated, a step takes minutes and says nothing.
+    if (hasBf16())
+      entry.contenders.push(contender("PyTorch bf16", "bf16", "eager, bf16 autocast: another precision, stated for comparison"));
   }
   const flops = estimateDecoder(config, time).trainingFlopsPerToken * batch * time;
   facts.push(`${(flops / 1e9).toFixed(0)} GFLOP a step`);
   return [{ ...entry, facts: () => facts }];
+}
+
+/** Whether the processor multiplies bfloat16. Taken to be so where the flags cannot be read. */
+function hasBf16(): boolean {
+  try {
+    return /^flags.*\b(avx512_bf16|amx_bf16)\b/m.test(readFileSync("/proc/cpuinfo", "utf8"));
+  } catch {
+    return true;
+  }
 }
