@@ -23,7 +23,7 @@ export const modelFields = {
     .boolean()
     .default(false)
     .describe(
-      "Run every call with one number of tokens, so that text is the same to the last bit with and without drafts (chains of up to 7).",
+      "Run every call with one number of tokens, so that text is the same to the last bit with and without drafts (chains, cut to 7).",
     ),
   context: z.int().min(1).optional().describe("Positions of the cache. Default: the model's context length, at most 4096."),
   offline: z.boolean().default(false).describe("Never download: take what the hub's cache holds."),

@@ -61,10 +61,20 @@ describe("exact decoding", () => {
         return events;
       };
       const plain = await all();
-      // Drafts of up to five tokens and the root fill a block.
-      expect(await all(new LookupDrafter({ numTokens: exactBlock - 1, adaptive: false }))).toEqual(plain);
+      // Up to five drafts and the root fill a block; a drafter that wants more gets no more.
+      for (const numTokens of [exactBlock - 1, 16])
+        expect(await all(new LookupDrafter({ numTokens, adaptive: false }))).toEqual(plain);
       expect(plain.at(-1)).toMatchObject({ reason: "context" });
     }
+  });
+
+  test("cuts drafts to what a block holds", async () => {
+    using runner = open();
+    const sizes: number[] = [];
+    const request: GenerationRequest = { ids: prompt, sampling: { doSample: false }, maxNewTokens: 60, eosTokenIds: [] };
+    const drafter = new LookupDrafter({ adaptive: false });
+    await complete(runner, request, { drafter, onStep: ({ tree }) => sizes.push(tree.shape.size) });
+    expect(Math.max(...sizes)).toBe(exactBlock);
   });
 
   test("is for one sequence", () => {

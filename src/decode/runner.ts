@@ -96,6 +96,8 @@ export class DecoderRunner {
   readonly batch: number;
   readonly capacity: number;
   readonly prefillChunk: number;
+  /** Tokens of every call after the prompt; 0: as many as there are. */
+  readonly exactBlock: number;
   /** What calls cost, learnt while speculating; kept from one request to the next. */
   readonly costs = new StepCosts();
   /** Positions in memory. */
@@ -103,7 +105,7 @@ export class DecoderRunner {
   readonly #backend: Backend;
   readonly #model: InferenceModel;
   readonly #rotary: RotaryRows | undefined;
-  readonly #options: Required<Pick<RunnerOptions, "weights" | "emission" | "profile" | "exactBlock">>;
+  readonly #options: Required<Pick<RunnerOptions, "weights" | "emission" | "profile">>;
   #sequenceProgram: AnyProgram | undefined;
   #batchProgram: AnyProgram | undefined;
   #treeProgram: AnyProgram | undefined;
@@ -137,10 +139,11 @@ export class DecoderRunner {
     if (exactBlock > 0 && batch > 1)
       throw new UsageError(`exactBlock: expected a runner of batch 1, got ${batch}`, { hint: "Exact decoding runs one sequence." });
     this.capacity = capacity;
+    this.exactBlock = exactBlock;
     // What fills up a block lies behind the tokens that count.
     this.#positions = capacity + Math.max(0, exactBlock - 1);
     this.prefillChunk = Math.max(Math.min(prefillChunk, capacity), exactBlock);
-    this.#options = { weights, emission, profile, exactBlock };
+    this.#options = { weights, emission, profile };
     const { layers, kvHeads, headWidth } = model.config;
     this.cache = new KVCache({ layers, batch, kvHeads, capacity: this.#positions, headWidth });
     this.#rotary = RotaryRows.of(model.config, batch);
@@ -156,7 +159,7 @@ export class DecoderRunner {
     if (ids.length === 0) throw new UsageError("append: expected at least one token, got none");
     this.#reserve(start + ids.length);
     this.#settle(row, start + ids.length);
-    if (this.#options.exactBlock > 0) {
+    if (this.exactBlock > 0) {
       this.#chunks(row, ids, ids.length - 1);
       return this.#block(row, ids, ids.length - 1, 1).logits.subarray(0, this.config.vocabSize);
     }
@@ -235,7 +238,7 @@ export class DecoderRunner {
     const start = this.cache.lengths[row];
     this.#reserve(start + size);
     this.#settle(row, start + shape.maxDepth + 1);
-    if (shape.isChain && size <= this.#options.exactBlock) return this.#block(row, ids, 0, size);
+    if (shape.isChain && size <= this.exactBlock) return this.#block(row, ids, 0, size);
     if (size === 1) return this.#one(row, ids[0]);
     if (shape.isChain) return this.#chunk(row, ids, 0, size, true);
     let call = this.#trees.get(row);
@@ -349,7 +352,7 @@ export class DecoderRunner {
 
   /** Tokens in a call of `exactBlock` ones: the first `count` count. Rows of all of them. */
   #block(row: number, ids: ArrayLike<number>, from: number, count: number): TargetRows {
-    const filled = (this.#blockIds ??= new Int32Array(this.#options.exactBlock));
+    const filled = (this.#blockIds ??= new Int32Array(this.exactBlock));
     filled.fill(0);
     for (let i = 0; i < count; i++) filled[i] = ids[from + i];
     const start = this.cache.lengths[row];

@@ -116,6 +116,8 @@ function propose(runner: DecoderRunner, sequence: Sequence, drafter: Drafter, co
   // A step commits one token more than it accepts.
   context.maxDepth = sequence.limit - sequence.count - 1;
   context.maxNodes = Math.min(runner.capacity - sequence.count + 1, runner.prefillChunk);
+  // A call of more tokens than a block would round differently.
+  if (runner.exactBlock > 0) context.maxNodes = Math.min(context.maxNodes, runner.exactBlock);
   const tree = clipTree(drafter.propose(context), context.maxNodes, context.maxDepth);
   invariant(tree.ids[0] === sequence.last, `drafter ${drafter.name}: the root of its tree is not the last token`);
   return tree;
