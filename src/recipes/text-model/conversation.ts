@@ -36,13 +36,14 @@ export class Conversation {
    * @throws UsageError when a question does not fit even alone, or the context is full under `whenFull: "stop"`; the history is then as before.
    */
   async *ask(question: string, options: TextOptions = {}): AsyncGenerator<string> {
-    const before = this.messages.length;
+    const [before, droppedBefore] = [[...this.messages], this.numDropped];
     this.messages.push({ role: "user", content: question });
     let ids: Int32Array;
     try {
       ids = this.#fit();
     } catch (error) {
-      this.messages.length = Math.min(before, this.messages.length);
+      this.messages.splice(0, this.messages.length, ...before);
+      this.numDropped = droppedBefore;
       throw error;
     }
     let answer = "";

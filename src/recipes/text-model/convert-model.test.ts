@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -55,5 +55,22 @@ describe("a model in another format", () => {
     await expect(convertModel(chatModel, join(folder, "q"), { dtype: "q8_0" })).rejects.toThrow("for a folder");
     await expect(convertModel("assets/stories260k/stories260K.bin", join(folder, "s.gguf"))).rejects.toThrow("tokenizer.json for a GGUF");
     expect(existsSync(join(folder, "s.gguf"))).toBe(false);
+  });
+
+  test("takes the place of a checkpoint, its own source too, but of no other folder", async () => {
+    const model = join(folder, "own");
+    cpSync(chatModel, model, { recursive: true });
+    const expected = await answer(model);
+    await convertModel(model, model, { overwrite: true });
+    expect(await answer(model)).toEqual(expected);
+    // A conversion that fails leaves what was there.
+    await expect(convertModel("no/such/model/here", model, { overwrite: true })).rejects.toThrow("expected a checkpoint folder");
+    await expect(convertModel(model, model, { overwrite: true, tokenizer: join(folder, "none.json") })).rejects.toThrow();
+    expect(await answer(model)).toEqual(expected);
+    const other = join(folder, "documents");
+    mkdirSync(other);
+    writeFileSync(join(other, "letter.txt"), "mine");
+    await expect(convertModel(model, other, { overwrite: true })).rejects.toThrow("without config.json");
+    expect(readdirSync(other)).toEqual(["letter.txt"]);
   });
 });

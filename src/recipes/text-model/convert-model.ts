@@ -1,5 +1,5 @@
 // One model in another format: a checkpoint folder as Hugging Face has it, or a GGUF file; with its tokenizer and chat template.
-import { cpSync, existsSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { basename, extname, join } from "node:path";
 import { storageError, writeDirectoryAtomic } from "../../base/atomic.ts";
 import { CheckpointError, UsageError } from "../../base/errors.ts";
@@ -49,6 +49,7 @@ export async function convertModel(source: string, output: string, options: Conv
     throw new CheckpointError(`${output}: expected nothing there, got a ${statSync(output).isDirectory() ? "folder" : "file"}`, {
       hint: "Choose another name, or give --overwrite.",
     });
+  if (!toGguf) refuseOtherFolder(output);
   const { tokenizer, offline, onProgress, signal } = options;
   const loaded = await loadModel(source, { weights: "f32", ...{ tokenizer, offline, onProgress, signal } });
   if (!loaded.decoder) throw new UsageError(`${source}: expected weights that can be saved`);
@@ -63,7 +64,7 @@ export async function convertModel(source: string, output: string, options: Conv
     return { path: output, bytes: statSync(output).size, source: loaded };
   }
   const decoder = loaded.decoder;
-  if (options.overwrite) rmSync(output, { recursive: true, force: true });
+  // What is there stays until the new folder is whole: it may be the source, too.
   writeDirectoryAtomic(output, (temporary) => {
     saveDecoder(temporary, decoder, { dtype: dtype as "f32" });
     writeTokenizer(loaded, temporary, tokenizer);
@@ -71,6 +72,15 @@ export async function convertModel(source: string, output: string, options: Conv
     if (existsSync(generation)) cpSync(generation, join(temporary, "generation_config.json"));
   });
   return { path: output, bytes: statSync(join(output, "model.safetensors")).size, source: loaded };
+}
+
+/** Overwriting replaces a whole folder: only one that holds a checkpoint, or nothing. @throws CheckpointError. */
+function refuseOtherFolder(output: string): void {
+  const isFolder = statSync(output, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  if (!isFolder || existsSync(join(output, "config.json")) || readdirSync(output).length === 0) return;
+  throw new CheckpointError(`${output}: expected the folder of a checkpoint to replace, got one without config.json`, {
+    hint: "Choose another name, or remove the folder yourself.",
+  });
 }
 
 function writeTokenizer({ path }: LoadedModel, folder: string, tokenizer: string | undefined): void {

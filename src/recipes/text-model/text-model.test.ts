@@ -139,7 +139,9 @@ describe("a conversation", () => {
     };
     await expect(asked()).rejects.toMatchObject({ hint: expect.stringContaining("/reset") });
     expect(strict.messages.at(-1)?.role).toBe("assistant");
+    const before = { messages: [...talk.messages], numDropped: talk.numDropped };
     await expect(textOf(talk.ask("word ".repeat(200), options))).rejects.toThrow("tokens of conversation");
+    expect({ messages: talk.messages, numDropped: talk.numDropped }).toEqual(before);
   });
 
   test("keeps the part of an answer that was written before it was stopped", async () => {
