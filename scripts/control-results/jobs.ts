@@ -43,7 +43,10 @@ export function readRows(): Row[] {
 export const rowId = ({ algo, env, variant }: Row): string => [algo, env, ...(variant ? [variant] : [])].join("-");
 export const jobsOf = (row: Row): Job[] => row.seeds.map((seed) => ({ id: `${rowId(row)}-s${seed}`, row, seed }));
 export const resultPath = ({ id }: Job): string => `${folder}${id}.json`;
+/** Of the same run with Stable-Baselines3. */
+export const peerPath = ({ id }: Job): string => `${folder}stable-baselines3/${id}.json`;
 export const isDone = (job: Job): boolean => existsSync(resultPath(job));
+export const isPeerDone = (job: Job): boolean => existsSync(peerPath(job));
 
 /** All options of a row's runs. */
 export function optionsOf({ algo, env, preset, options }: Row): ControlOptions & { algo: ControlAlgorithm } {

@@ -1,16 +1,18 @@
-// `node scripts/control-results.mjs [--only pattern] [--dry-run] [--page] [--parallel n]`. What has a result is not trained again: a run that
+// `node scripts/control-results.mjs [--only pattern] [--dry-run] [--page] [--parallel n] [--peer python]`. What has a result is not trained again: a run that
 // is interrupted leaves nothing behind, and the next start goes on with it.
 import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { isDone, type Job, jobsOf, readRows } from "./jobs.ts";
+import { isDone, isPeerDone, type Job, jobsOf, readRows } from "./jobs.ts";
 import { writePage } from "./page.ts";
 import { runJob } from "./run-job.ts";
+import { runPeer } from "./run-peer.ts";
 
 const usage = `node scripts/control-results.mjs [options]
   --only p      jobs whose name has this part; * stands for anything, and several are separated by commas
   --dry-run     name the jobs, and which are done
   --parallel n  so many at a time, each a process of its own (default 1)
+  --peer p      train with Stable-Baselines3 instead, by this Python; results go to docs/results/control/stable-baselines3
   --page        only write docs/results-control.md from what is there (done after training too)`;
 
 export async function main(args: readonly string[]): Promise<number> {
@@ -21,6 +23,7 @@ export async function main(args: readonly string[]): Promise<number> {
       "dry-run": { type: "boolean", default: false },
       page: { type: "boolean", default: false },
       parallel: { type: "string", default: "1" },
+      peer: { type: "string" },
       help: { type: "boolean", short: "h", default: false },
     },
   });
@@ -33,6 +36,8 @@ export async function main(args: readonly string[]): Promise<number> {
     writePage(rows);
     return 0;
   }
+  const { peer } = values;
+  const done = peer === undefined ? isDone : isPeerDone;
   const matches = matcher(values.only);
   const jobs = rows.flatMap(jobsOf).filter(({ id }) => matches(id));
   if (jobs.length === 0) {
@@ -40,17 +45,17 @@ export async function main(args: readonly string[]): Promise<number> {
     return 2;
   }
   if (values["dry-run"]) {
-    for (const job of jobs) process.stdout.write(`${isDone(job) ? "done   " : "missing"}  ${job.id}  ${job.row.steps} steps\n`);
+    for (const job of jobs) process.stdout.write(`${done(job) ? "done   " : "missing"}  ${job.id}  ${job.row.steps} steps\n`);
     return 0;
   }
   const parallel = Number(values.parallel);
   if (!(Number.isInteger(parallel) && parallel >= 1)) throw new Error(`--parallel: expected a positive integer, got ${values.parallel}`);
-  const missing = jobs.filter((job) => !isDone(job));
+  const missing = jobs.filter((job) => !done(job));
   const stop = new AbortController();
   for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, () => stop.abort());
   const failures = await (parallel === 1 || missing.length < 2
-    ? inThisProcess(missing, stop.signal)
-    : inProcesses(missing, parallel, stop.signal));
+    ? inThisProcess(missing, peer, stop.signal)
+    : inProcesses(missing, parallel, peer, stop.signal));
   // A child of --parallel leaves the page to its parent.
   if (!process.env.CONTROL_RESULTS_CHILD) writePage(rows);
   return failures > 0 || stop.signal.aborted ? 1 : 0;
@@ -66,12 +71,16 @@ function matcher(only: string | undefined): (id: string) => boolean {
   return (id) => patterns.some((pattern) => pattern.test(id));
 }
 
-async function inThisProcess(jobs: readonly Job[], signal: AbortSignal): Promise<number> {
+async function inThisProcess(jobs: readonly Job[], peer: string | undefined, signal: AbortSignal): Promise<number> {
   let failures = 0;
   for (const job of jobs) {
     if (signal.aborted) break;
     try {
-      const { evaluation, seconds } = await runJob(job, (steps, mean) => tell(`  ${job.id}  ${steps}  ${mean.toFixed(2)}`), signal);
+      const run =
+        peer === undefined
+          ? runJob(job, (steps, mean) => tell(`  ${job.id}  ${steps}  ${mean.toFixed(2)}`), signal)
+          : runPeer(peer, job, signal);
+      const { evaluation, seconds } = await run;
       tell(`${job.id}  ${evaluation.mean} ± ${evaluation.std} over ${evaluation.episodes} episodes, ${seconds} s`);
     } catch (error) {
       failures++;
@@ -81,14 +90,14 @@ async function inThisProcess(jobs: readonly Job[], signal: AbortSignal): Promise
   return failures;
 }
 
-async function inProcesses(jobs: readonly Job[], parallel: number, signal: AbortSignal): Promise<number> {
+async function inProcesses(jobs: readonly Job[], parallel: number, peer: string | undefined, signal: AbortSignal): Promise<number> {
   const left = [...jobs];
   let failures = 0;
   const script = fileURLToPath(new URL("../control-results.mjs", import.meta.url));
   const work = async (): Promise<void> => {
     for (let job = left.shift(); job && !signal.aborted; job = left.shift()) {
       const { id } = job;
-      const child = spawn(process.execPath, [script, "--only", id], {
+      const child = spawn(process.execPath, [script, "--only", id, ...(peer === undefined ? [] : ["--peer", peer])], {
         stdio: ["ignore", "inherit", "inherit"],
         env: { ...process.env, CONTROL_RESULTS_CHILD: "1" },
       });

@@ -1,8 +1,9 @@
 // docs/results-control.md from the files of docs/results/control: what others publish beside what was reached here. What is missing says so.
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { isDone, jobsOf, type Row, resultPath, rowId } from "./jobs.ts";
+import { isDone, isPeerDone, jobsOf, peerPath, type Row, resultPath, rowId } from "./jobs.ts";
 import type { JobResult } from "./run-job.ts";
+import type { PeerResult } from "./run-peer.ts";
 
 const page = fileURLToPath(new URL("../../docs/results-control.md", import.meta.url));
 
@@ -22,8 +23,11 @@ export function writePage(rows: readonly Row[]): void {
     "",
     "## Beside published numbers",
     "",
-    "| task | algorithm | steps | published | here: mean ± episodes | seeds | CPU s | command |",
-    "|---|---|---|---|---|---|---|---|",
+    "A published number of one run says little about seeds: where there is a column of Stable-Baselines3's, its own seeds were trained with the same settings",
+    "by `node scripts/control-results.mjs --peer <python> --only <row>`.",
+    "",
+    "| task | algorithm | steps | published | mean ± episodes | seeds | Stable-Baselines3 here: seeds | CPU s | command |",
+    "|---|---|---|---|---|---|---|---|---|",
     ...of("published").map((row) => publishedLine(row, results.get(row) as JobResult[])),
     "",
     "## Return while learning",
@@ -59,6 +63,11 @@ const resultsOf = (row: Row): JobResult[] =>
     .filter(isDone)
     .map((job) => JSON.parse(readFileSync(resultPath(job), "utf8")) as JobResult);
 
+const peersOf = (row: Row): PeerResult[] =>
+  jobsOf(row)
+    .filter(isPeerDone)
+    .map((job) => JSON.parse(readFileSync(peerPath(job), "utf8")) as PeerResult);
+
 const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
 const digits = (value: number): string => value.toFixed(Math.abs(value) >= 1000 ? 0 : Math.abs(value) >= 2 ? 1 : 2);
 const thousands = (value: number): string => value.toLocaleString("en-US");
@@ -85,22 +94,28 @@ const command = (row: Row): string => `\`node scripts/control-results.mjs --only
 
 function publishedLine(row: Row, results: readonly JobResult[]): string {
   const { published, env, algo, steps } = row;
+  const [reached, seeds, cpu] = outcome(row, results);
+  const peers = peersOf(row)
+    .map(({ evaluation }) => digits(evaluation.mean))
+    .join(", ");
   const told = published ? `${published.mean}${published.std === undefined ? "" : ` ± ${published.std}`} (${published.source})` : "";
-  return `| ${[env, algo.toUpperCase(), thousands(steps), told, ...outcome(row, results), command(row)].join(" | ")} |`;
+  return `| ${[env, algo.toUpperCase(), thousands(steps), told, reached, seeds, peers, cpu, command(row)].join(" | ")} |`;
 }
 
 function shortLine(row: Row, results: readonly JobResult[]): string {
-  return `| ${[row.env, row.algo.toUpperCase(), thousands(row.steps), ...outcome(row, results), command(row)].join(" | ")} |`;
+  const name = row.algo.toUpperCase() + (row.variant ? `, ${row.variant.replaceAll("-", " ")}` : "");
+  return `| ${[row.env, name, thousands(row.steps), ...outcome(row, results), command(row)].join(" | ")} |`;
 }
 
-function curveLine({ env, algo, steps }: Row, results: readonly JobResult[]): string {
+function curveLine({ env, algo, steps, variant }: Row, results: readonly JobResult[]): string {
   const at = (share: number): string => {
     const values = results.map(
       ({ curve }) => curve.findLast(([step], i) => i === 0 || step <= share * Math.max(steps, curve.at(-1)?.[0] ?? 0))?.[1],
     );
     return values.every((value) => value !== undefined) ? digits(mean(values)) : "";
   };
-  return `| ${[env, algo.toUpperCase(), ...[0.25, 0.5, 0.75, 1].map(at)].join(" | ")} |`;
+  const name = algo.toUpperCase() + (variant ? `, ${variant.replaceAll("-", " ")}` : "");
+  return `| ${[env, name, ...[0.25, 0.5, 0.75, 1].map(at)].join(" | ")} |`;
 }
 
 /** Table 1 of Schulman et al. 2017: seven tasks, three seeds, a million steps; 0 is a random policy and 1 the best result of a task. */

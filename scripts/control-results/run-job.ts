@@ -10,9 +10,9 @@ import { openEnvironments } from "../../src/rl/control/vector-workers.ts";
 import { openBackend } from "../../src/runtime/open.ts";
 import { type Job, optionsOf, resultPath } from "./jobs.ts";
 
-const evaluationEpisodes = 100;
+export const evaluationEpisodes = 100;
 /** Far from the seeds of training. */
-const evaluationSeed = 1_000_000;
+export const evaluationSeed = 1_000_000;
 /** Worker threads read the sources too. */
 const execArgv = ["--import", new URL("../../src/runtime/testing/register-typescript.mjs", import.meta.url).href];
 const curvePoints = 40;
@@ -108,5 +108,5 @@ function openVersioned(): { backend: ReturnType<typeof openBackend>["backend"]; 
 }
 
 /** The curve takes a few lines, not hundreds. */
-const oneLineArrays = (result: JobResult): string =>
+export const oneLineArrays = (result: object): string =>
   `${JSON.stringify(result, null, 2).replace(/\[\n\s+(-?[\d.e+-]+),\n\s+(-?[\d.e+-]+)\n\s+\]/g, "[$1, $2]")}\n`;
