@@ -117,7 +117,8 @@ export async function* benchDecode(options: BenchDecodeOptions): AsyncGenerator<
         const result = results.get(entry.name) as Measured;
         cell.add(round, plain, result);
         if (round === 0 && sampling.doSample === false) cell.compare(compareTexts(runner, ids, plain.ids, result.ids));
-        else if (round === 0) cell.compare(same(plain.ids, result.ids) ? undefined : { position: 0, logitGap: Number.NaN, isTie: false });
+        else if (round === 0)
+          cell.compare(same(plain.ids, result.ids) ? undefined : { position: 0, logitGap: Number.NaN, rounding: Number.NaN, isTie: false });
       }
     }
   }

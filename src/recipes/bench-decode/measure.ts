@@ -4,6 +4,7 @@ import type { Drafter } from "../../decode/drafter.ts";
 import { type FinishEvent, type GenerationRequest, generate } from "../../decode/generate.ts";
 import type { DecoderRunner } from "../../decode/runner.ts";
 import type { SpeculationSummary } from "../../decode/speculation-metrics.ts";
+import { TreeShape } from "../../decode/token-tree.ts";
 import type { Verifier } from "../../decode/verifiers/verifier.ts";
 
 export interface Measured {
@@ -43,12 +44,16 @@ export interface Difference {
   readonly position: number;
   /** Logit of the plain text's token less that of the other: 0 is a tie. */
   readonly logitGap: number;
-  /** Both tokens are as probable within the rounding of the products. */
+  /** How much that gap changes with the number of tokens in the call. */
+  readonly rounding: number;
+  /** The gap is within that rounding: both tokens are as probable as the model can tell. */
   readonly isTie: boolean;
 }
 
-/** Logits that differ by less come from products of another size. */
-const tieTolerance = 2e-3;
+/** Logits that differ by less come from products of another size, whatever the weights. */
+const leastRounding = 1e-3;
+/** Sizes of the call that the gap is computed in. */
+const callSizes = [1, 2, 4, 8];
 
 /** @param plain greedy ids after the prompt. */
 export function compareTexts(
@@ -60,8 +65,21 @@ export function compareTexts(
   let position = 0;
   while (position < plain.length && plain[position] === other[position]) position++;
   if (position === plain.length && plain.length === other.length) return undefined;
-  runner.reset(0);
-  const logits = runner.append(0, [...Array.from(prompt), ...plain.slice(0, position)]);
-  const logitGap = (logits[plain[position]] ?? Number.NaN) - (logits[other[position]] ?? Number.NaN);
-  return { position, logitGap, isTie: Math.abs(logitGap) <= tieTolerance };
+  const ids = [...Array.from(prompt), ...plain.slice(0, position)];
+  const { vocabSize } = runner.config;
+  // The other text ended here, or this one did: the end token is not part of either, and there is nothing to compare.
+  const [a, b] = [plain[position], other[position]];
+  if (a === undefined || b === undefined) return { position, logitGap: Number.NaN, rounding: Number.NaN, isTie: false };
+  const gaps = callSizes
+    .filter((size) => size < ids.length)
+    .map((size) => {
+      runner.reset(0);
+      runner.prefill(0, ids, ids.length - size);
+      const { logits } = runner.appendTree(0, TreeShape.chain(size - 1), ids.slice(-size));
+      const row = logits.subarray((size - 1) * vocabSize, size * vocabSize);
+      return row[a] - row[b];
+    });
+  const logitGap = gaps[0];
+  const rounding = Math.max(...gaps) - Math.min(...gaps);
+  return { position, logitGap, rounding, isTie: Math.abs(logitGap) <= 2 * rounding + leastRounding };
 }
