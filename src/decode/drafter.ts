@@ -63,5 +63,7 @@ export interface Drafter extends Disposable {
   propose(context: DraftContext): TokenTree;
   /** After each step. */
   observe(outcome: StepOutcome): void;
+  /** Forgets the texts of earlier requests, where it keeps any. Chances that were learnt stay. */
+  forget?(): void;
   dispose(): void;
 }

@@ -62,8 +62,7 @@ describe("exact decoding", () => {
       };
       const plain = await all();
       // Up to five drafts and the root fill a block; a drafter that wants more gets no more.
-      for (const numTokens of [exactBlock - 1, 16])
-        expect(await all(new LookupDrafter({ numTokens, adaptive: false }))).toEqual(plain);
+      for (const numTokens of [exactBlock - 1, 16]) expect(await all(new LookupDrafter({ numTokens, adaptive: false }))).toEqual(plain);
       expect(plain.at(-1)).toMatchObject({ reason: "context" });
     }
   });

@@ -12,6 +12,7 @@ import { streamId } from "../../runtime/rng.ts";
 import { AcceptanceTable } from "../acceptance-table.ts";
 import type { DraftContext, Drafter, DraftTarget } from "../drafter.ts";
 import { DecoderRunner, type RunnerOptions } from "../runner.ts";
+import { NoTokenLeftError } from "../sampling/candidates.ts";
 import { Distribution } from "../sampling/distribution.ts";
 import { tokenUniform } from "../sampling/sample.ts";
 import { rootOnly, type TokenTree, TreeShape } from "../token-tree.ts";
@@ -37,6 +38,7 @@ export interface DraftModelSetup {
   runner?: RunnerOptions;
 }
 
+const none = { id: -1, probability: 0 };
 const draftStream = streamId("draft");
 
 /** Confidence of a draft in ten classes; chances as a usual draft model has them. */
@@ -57,6 +59,7 @@ export class DraftModelDrafter implements Drafter {
   /** Running share of accepted drafts of all confidences, and running mean of a call's milliseconds (0: none yet). */
   #meanChance = 0.6;
   #callMilliseconds = 0;
+  #numCalls = 0;
   /** The target's ids with drafts behind them, and the draft model's for the same text. */
   #text = new Int32Array(64);
   #own = new Int32Array(64);
@@ -99,7 +102,7 @@ export class DraftModelDrafter implements Drafter {
       throw new UsageError(`draft model: expected the target's vocabulary of ${config.vocabSize} tokens, got ${vocabSize}`, { hint });
     else if (own !== undefined && tokenizerHash !== undefined && own !== tokenizerHash)
       throw new UsageError("draft model: expected the target's tokenizer, got another one of the same size", { hint });
-    this.#runner.reset(0);
+    // What the cache holds stays: the next text may begin with the last one, as turns of a conversation do.
     this.#numText = 0;
     this.#numDrafts = 0;
     this.#idle = 0;
@@ -113,8 +116,10 @@ export class DraftModelDrafter implements Drafter {
     this.#reserve(numIds + numTokens);
     const committed = this.#numText;
     this.#read(ids, numIds);
-    const room = this.#runner.capacity - this.#ends[numIds];
-    const most = Math.min(numTokens, context.maxDepth, context.maxNodes - 1, room);
+    const held = this.#ends[numIds];
+    const room = this.#runner.capacity - held;
+    // A text of special tokens alone may be nothing at all in the draft model's vocabulary.
+    const most = held === 0 ? 0 : Math.min(numTokens, context.maxDepth, context.maxNodes - 1, room);
     if (most <= 0) return rootOnly(root, this.#root);
     const plain = 1 / costs.at(1);
     const isProbe = this.#idle >= this.#probe;
@@ -233,13 +238,25 @@ export class DraftModelDrafter implements Drafter {
 
   #time(startedAt: number): number {
     const milliseconds = performance.now() - startedAt;
+    // The first call finds nothing bound and caches cold.
+    const seen = this.#numCalls++;
     const mean = this.#callMilliseconds;
-    this.#callMilliseconds = mean === 0 ? milliseconds : mean + 0.1 * (Math.min(milliseconds, 2 * mean) - mean);
+    if (seen === 1) this.#callMilliseconds = milliseconds;
+    else if (seen > 1) this.#callMilliseconds = mean + Math.max(0.1, 1 / seen) * (Math.min(milliseconds, 2 * mean) - mean);
     return milliseconds;
   }
 
-  /** A draft after `depth` others; id −1 when no token fits. */
-  #choose(
+  /** A draft after `depth` others; id −1 when no token fits: none of those that both vocabularies have may be allowed. */
+  #choose(ownLogits: Float32Array, context: DraftContext, depth: number): { id: number; probability: number } {
+    try {
+      return this.#pick(ownLogits, context, depth);
+    } catch (error) {
+      if (!(error instanceof NoTokenLeftError)) throw error;
+      return none;
+    }
+  }
+
+  #pick(
     ownLogits: Float32Array,
     { processor, key, numIds, promptLength }: DraftContext,
     depth: number,
@@ -262,8 +279,8 @@ export class DraftModelDrafter implements Drafter {
     }
     let best = 0;
     for (let i = 1; i < count; i++) if (probabilities[i] > probabilities[best]) best = i;
-    draft.id = count === 0 ? -1 : ids[best];
-    draft.probability = count === 0 ? 0 : probabilities[best];
+    draft.id = ids[best];
+    draft.probability = probabilities[best];
     return draft;
   }
 

@@ -1,5 +1,5 @@
 // What each drafter proposes, and that texts stay those of the model whatever it proposes.
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { loadDecoder } from "../../models/decoder/checkpoint.ts";
 import type { Backend } from "../../runtime/backend.ts";
 import { openBackend } from "../../runtime/open.ts";
@@ -8,6 +8,7 @@ import { loadTokenizer } from "../../text/index.ts";
 import type { DraftContext, Drafter } from "../drafter.ts";
 import { complete, type GenerationRequest } from "../generate.ts";
 import { DecoderRunner } from "../runner.ts";
+import type { GrammarStep } from "../sampling/context.ts";
 import type { Distribution } from "../sampling/distribution.ts";
 import { createProcessor } from "../sampling/processor.ts";
 import { StepCosts } from "../step-costs.ts";
@@ -70,6 +71,9 @@ describe("lookup", () => {
     expect(draftsOf(make(), contextOf([1, 2, 3, 4]))).toEqual([]);
     expect(draftsOf(make({ minNgram: 2 }), contextOf([1, 2, 3, 2]))).toEqual([]);
     expect(draftsOf(make(), contextOf([5, 5, 5]))).toEqual([5]);
+  });
+  test("refuses lengths that nothing could match", () => {
+    expect(() => new LookupDrafter({ minNgram: 5 })).toThrow("minNgram: expected at most maxNgram, 4, got 5");
   });
   test("stays within what is asked for", () => {
     const ids = [1, 2, 3, 4, 5, 6, 1, 2];
@@ -196,6 +200,46 @@ describe("texts stay the model's", () => {
     expect(() => new VocabularyMap({ target, draft: { size, bytesOf: () => Uint8Array.of(0) }, encodeDraft: () => [] })).toThrow(
       "shares tokens",
     );
+  });
+
+  test("tokens that the draft model does not have end a draft, not the text", async () => {
+    const size = stories.config.vocabSize;
+    const bytesOf = (id: number): Uint8Array | undefined => (id < 3 ? undefined : Uint8Array.of(id & 255, id >> 8, 7));
+    // Even ids alone are shared, and the beginning of a text is nothing to the draft model.
+    const map = new VocabularyMap({
+      target: { size, bytesOf },
+      draft: { size, bytesOf: (id) => (id % 2 === 0 ? bytesOf(id) : undefined) },
+      encodeDraft: () => [4],
+    });
+    const onlyOdd: GrammarStep = {
+      apply: (logits) => {
+        for (let id = 0; id < logits.length; id += 2) logits[id] = Number.NEGATIVE_INFINITY;
+      },
+      forced: () => [],
+    };
+    using runner = new DecoderRunner(backend, stories, { weights: "shared" });
+    for (const sampling of [{ doSample: false }, { temperature: 1 }]) {
+      using drafter = draftModel({ adaptive: false, draw: "sample" }, map);
+      for (const each of [{ ids: [1] }, { ids: prompt, grammar: onlyOdd }]) {
+        const few = { ...request, ...each, sampling, maxNewTokens: 12 };
+        const drafted = await complete(runner, few, { tokenizer, drafter });
+        expect(drafted.ids).toEqual((await complete(runner, few, { tokenizer })).ids);
+        if (each.grammar) expect(drafted.speculation?.numDraftTokens).toBe(0);
+      }
+    }
+  });
+
+  test("a draft model does not read again what it holds", async () => {
+    using runner = new DecoderRunner(backend, stories, { weights: "shared" });
+    using drafter = draftModel({ adaptive: false, numTokens: 2 });
+    const { ids } = await complete(runner, { ...request, maxNewTokens: 60 }, { tokenizer, drafter });
+    const append = vi.spyOn(DecoderRunner.prototype, "append");
+    try {
+      await complete(runner, { ...request, ids: [...prompt, ...ids, 20, 21], maxNewTokens: 6 }, { tokenizer, drafter });
+      expect(Math.max(...append.mock.calls.map(([, read]) => read.length))).toBeLessThan(8);
+    } finally {
+      append.mockRestore();
+    }
   });
 
   test("a model of another vocabulary is refused", async () => {

@@ -54,6 +54,10 @@ export class GrammarDrafter implements Drafter {
     this.#otherwise?.observe(outcome);
   }
 
+  forget(): void {
+    this.#otherwise?.forget?.();
+  }
+
   dispose(): void {
     this.#otherwise?.dispose();
   }

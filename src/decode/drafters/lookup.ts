@@ -2,6 +2,7 @@
 // indexed as they are committed, so that a step costs the same however long the text is; how many tokens are drafted follows from how
 // often matches of that length were right so far and from what the target's call costs: none where it would not pay.
 import { z } from "zod";
+import { UsageError } from "../../base/errors.ts";
 import { parseOptions } from "../../base/schema.ts";
 import { AcceptanceTable, matchClass, matchPrior, PendingProposal } from "../acceptance-table.ts";
 import type { DraftContext, Drafter } from "../drafter.ts";
@@ -38,7 +39,8 @@ export class LookupDrafter implements Drafter {
   /** @throws UsageError for options that are wrong. */
   constructor(options: LookupOptions = {}) {
     this.#options = parseOptions(lookupSchema, options);
-    const { maxNgram, numTokens } = this.#options;
+    const { maxNgram, minNgram, numTokens } = this.#options;
+    if (minNgram > maxNgram) throw new UsageError(`minNgram: expected at most maxNgram, ${maxNgram}, got ${minNgram}`);
     this.#index = Array.from({ length: maxNgram + 1 }, () => new Map());
     this.#pending = new PendingProposal(numTokens);
     this.#acceptance = new Float64Array(numTokens);

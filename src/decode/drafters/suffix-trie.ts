@@ -69,9 +69,17 @@ export class SuffixTrie {
       for (let d = 1; d <= this.depth; d++) if (suffixes[d] >= 0) path.push(suffixes[d]);
     }
     for (const node of path) this.#counts[node]--;
-    // Deep nodes come last within each token; freeing from the back meets children before their parents or finds them in use.
-    for (let i = path.length - 1; i >= 0; i--) this.#settle(path[i]);
-    for (const node of path) this.#settle(node);
+    // Children come behind their parents, so from the back none is met before it is free of them. Only where the first of some siblings fell
+    // may another be the likeliest now; it is looked for once, because a root has as many children as a text has tokens.
+    const fallen = new Set<number>();
+    for (let i = path.length - 1; i >= 0; i--) {
+      const node = path[i];
+      const parent = this.#parents[node];
+      if (parent < 0) continue;
+      if (this.#firstChild[parent] === node) fallen.add(parent);
+      if (this.#counts[node] === 0 && this.#firstChild[node] < 0) this.#release(node);
+    }
+    for (const parent of fallen) this.#bringFirst(parent);
   }
 
   child(node: number, token: number): number {
@@ -156,19 +164,18 @@ export class SuffixTrie {
     if (after >= 0) this.#previous[after] = before;
   }
 
-  /** After a count fell: frees a node that is nowhere any more, and finds the likeliest of its siblings anew. */
-  #settle(node: number): void {
-    const parent = this.#parents[node];
-    if (parent < 0) return;
-    if (this.#counts[node] === 0) {
-      if (this.#firstChild[node] >= 0) return;
-      this.#unlink(node);
-      this.#erase(node);
-      this.#parents[node] = -1;
-      this.#next[node] = this.#free;
-      this.#free = node;
-      this.size--;
-    }
+  /** A node that is nowhere any more. */
+  #release(node: number): void {
+    this.#unlink(node);
+    this.#erase(node);
+    this.#parents[node] = -1;
+    this.#next[node] = this.#free;
+    this.#free = node;
+    this.size--;
+  }
+
+  /** Puts the likeliest child before its siblings. */
+  #bringFirst(parent: number): void {
     let best = this.#firstChild[parent];
     for (let at = best; at >= 0; at = this.#next[at]) if (this.#counts[at] > this.#counts[best]) best = at;
     if (best >= 0 && best !== this.#firstChild[parent]) this.#toFront(best);

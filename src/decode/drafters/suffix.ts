@@ -112,6 +112,11 @@ export class SuffixDrafter implements Drafter {
 
   observe(): void {}
 
+  forget(): void {
+    this.#forget(Number.POSITIVE_INFINITY);
+    this.#count = 0;
+  }
+
   dispose(): void {}
 
   [Symbol.dispose](): void {}

@@ -198,8 +198,10 @@ export class Candidates {
 }
 
 /** Every token has logit -Infinity. */
-export function noTokenLeft(): LongwaveError {
-  return new LongwaveError("sampling: expected at least one token that is allowed, got none", {
+export class NoTokenLeftError extends LongwaveError {}
+
+export function noTokenLeft(): NoTokenLeftError {
+  return new NoTokenLeftError("sampling: expected at least one token that is allowed, got none", {
     hint: "Loosen suppressTokens, badWordsIds, noRepeatNgramSize or minLength, or the mask of your own processor.",
   });
 }
