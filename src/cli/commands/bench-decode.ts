@@ -71,7 +71,8 @@ export const benchDecode = defineCommand({
     const line = createLiveLine(context.stderr);
     try {
       for (const name of options.drafters) {
-        const drafter = await openDrafterSpec(name, target, { draw: options.verifier === "rejection" || options.verifier === "block" });
+        const draw = options.verifier === "rejection" || options.verifier === "block";
+        const drafter = await openDrafterSpec(name, target, { draw, offline: options.offline, signal: context.signal });
         if (drafter) entries.push({ name, drafter, ...(verifier ? { verifier } : {}) });
       }
       const { signal } = context;

@@ -50,8 +50,11 @@ export interface BenchRow {
   readonly speedup: number;
   /** Smallest and largest of the rounds. */
   readonly speedupRange: readonly [number, number];
-  /** yes: same text; tie: differs only where two tokens are as probable within rounding; no; lossy: by the verifier's own word. */
-  readonly lossless: "yes" | "tie" | "no" | "lossy";
+  /**
+   * yes: same text; tie: differs only where two tokens are as probable within rounding; no; lossy: by the verifier's own word; law: a verifier
+   * whose samples have the model's distribution but are other ones, so that texts tell nothing.
+   */
+  readonly lossless: "yes" | "tie" | "no" | "lossy" | "law";
   readonly differences: readonly Difference[];
   /** How many texts, and tokens of one round. */
   readonly numTexts: number;
@@ -74,7 +77,10 @@ export interface BenchProgress {
 
 const costSizes = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32];
 
-/** Progress before every text; the report is what the generator returns. Drafters keep what they learn from one text to the next, as in use. */
+/**
+ * Progress before every text; the report is what the generator returns. Drafters keep what they learn from one text to the next, as in use; texts
+ * are forgotten before they come again in the next round, where a drafter that remembered them would have the answers.
+ */
 export async function* benchDecode(options: BenchDecodeOptions): AsyncGenerator<BenchProgress, BenchDecodeReport> {
   const { runner, texts, entries, maxNewTokens, rounds = 3, sampling = { doSample: false }, eosTokenIds, signal } = options;
   const total = texts.length * (entries.length + 1) * rounds;
@@ -89,6 +95,7 @@ export async function* benchDecode(options: BenchDecodeOptions): AsyncGenerator<
   const cells = new Map<string, Cell>();
   const plainOf: (Measured | undefined)[] = texts.map(() => undefined);
   for (let round = 0; round < rounds; round++) {
+    for (const { drafter } of entries) drafter.forget?.();
     for (const [index, { task, ids }] of texts.entries()) {
       const request: GenerationRequest = {
         ids: Int32Array.from(ids),
@@ -116,7 +123,9 @@ export async function* benchDecode(options: BenchDecodeOptions): AsyncGenerator<
         }
         const result = results.get(entry.name) as Measured;
         cell.add(round, plain, result);
-        if (round === 0 && sampling.doSample === false) cell.compare(compareTexts(runner, ids, plain.ids, result.ids));
+        // Rejection and block verification draw otherwise than plain sampling does.
+        if (sampling.doSample !== false && entry.verifier?.lossless) cell.hasOtherDraws = true;
+        else if (round === 0 && sampling.doSample === false) cell.compare(compareTexts(runner, ids, plain.ids, result.ids));
         else if (round === 0)
           cell.compare(same(plain.ids, result.ids) ? undefined : { position: 0, logitGap: Number.NaN, rounding: Number.NaN, isTie: false });
       }
@@ -136,6 +145,8 @@ class Cell {
   readonly #plainTokens: Int32Array;
   readonly #summaries: SpeculationSummary[] = [];
   readonly #differences: Difference[] = [];
+  /** Texts differ from plain ones by design. */
+  hasOtherDraws = false;
   #numTexts = 0;
 
   constructor(entry: BenchEntry, task: string, rounds: number) {
@@ -184,7 +195,15 @@ class Cell {
       plainTokensPerSecond: sum(this.#plainTokens) / sum(this.#plain),
       speedup: ratios[Math.floor((ratios.length - 1) / 2)],
       speedupRange: [ratios[0], ratios[ratios.length - 1]],
-      lossless: lossy ? "lossy" : !different ? "yes" : this.#differences.every(({ isTie }) => isTie) ? "tie" : "no",
+      lossless: lossy
+        ? "lossy"
+        : this.hasOtherDraws
+          ? "law"
+          : !different
+            ? "yes"
+            : this.#differences.every(({ isTie }) => isTie)
+              ? "tie"
+              : "no",
       differences: this.#differences,
       numTexts: this.#numTexts,
       numTokens: Math.round(sum(this.#tokens) / this.#tokens.length),

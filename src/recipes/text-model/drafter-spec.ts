@@ -16,7 +16,7 @@ import type { InferenceModel } from "../../models/decoder/quantise.ts";
 import type { Backend } from "../../runtime/backend.ts";
 import { type Tokenizer, tokenBytes } from "../../text/index.ts";
 import { openDrafter as openHeads } from "../drafter-source.ts";
-import { type LoadedModel, loadModel, type WeightKind } from "./load-model.ts";
+import { type LoadedModel, type LoadModelOptions, loadModel } from "./load-model.ts";
 
 const kinds = ["none", "lookup", "suffix", "draft", "medusa"] as const;
 
@@ -28,12 +28,10 @@ export interface DrafterTarget {
   readonly capacity: number;
 }
 
-export interface OpenDrafterOptions {
-  /** How the weights of a draft model are held. Default: as they are stored. */
-  weights?: WeightKind;
+/** How a draft model is loaded, and drafts. */
+export interface OpenDrafterOptions extends Pick<LoadModelOptions, "weights" | "offline" | "onProgress" | "signal"> {
   /** Draft models draw their drafts, for verifiers that use their distribution. Default false: most probable tokens. */
   draw?: boolean;
-  signal?: AbortSignal;
 }
 
 /**
@@ -55,7 +53,8 @@ export async function openDrafterSpec(spec: string, target: DrafterTarget, optio
     case "draft": {
       if (!path)
         throw new UsageError("speculate: expected draft:<model>, got no model", { hint: "Name a smaller model of the same family." });
-      const draft = await loadModel(path, { weights: options.weights, signal: options.signal });
+      const { weights, offline, onProgress, signal } = options;
+      const draft = await loadModel(path, { weights, offline, onProgress, signal });
       const chosen = parsed(given, draftModelSchema.shape);
       return openDraftModel(draft, target, { ...(options.draw ? { draw: "sample" } : {}), ...chosen });
     }

@@ -52,6 +52,23 @@ describe("a model", () => {
     expect((await model.complete("Once there was a cat", { ...greedy, maxNewTokens: 5 })).cachedTokens).toBeLessThan(4);
   });
 
+  test("sees what others wrote into its cache", async () => {
+    using model = await load(stories, { backend });
+    const options = { ...greedy, maxNewTokens: 20 };
+    const { ids } = await model.complete("Once upon a time", options);
+    // Another text of at least that length, under the model's own feet.
+    model.runner.reset(0);
+    model.runner.append(0, [1, ...new Array(40).fill(300)]);
+    const again = await model.complete("Once upon a time", options);
+    expect(again.ids).toEqual(ids);
+    expect(again.cachedTokens).toBe(1);
+  });
+
+  test("asks no hub for a draft model when it must not", async () => {
+    const speculate = "draft:nobody/has-this-model";
+    await expect(load(stories, { backend, offline: true, speculate })).rejects.toThrow("expected a whole copy in the cache");
+  });
+
   test.each(["lookup", "suffix,adaptive=false", `draft:${stories}`, "lookup,numTokens=3"])("speculates with %s", async (speculate) => {
     using plain = await load(stories, { backend });
     using model = await load(stories, { backend, speculate });

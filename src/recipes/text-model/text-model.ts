@@ -72,7 +72,7 @@ export async function load(source: string, options: LoadOptions = {}): Promise<T
     const target = { backend, model: loaded.model, tokenizer: loaded.tokenizer, capacity };
     const drafter =
       typeof speculate === "string"
-        ? await openDrafterSpec(speculate, target, { signal: options.signal, draw: options.drawDrafts })
+        ? await openDrafterSpec(speculate, target, { ...options, weights: "stored", draw: options.drawDrafts })
         : speculate;
     return new TextModel(loaded, backend, { own, capacity, drafter, exactBlock: options.exactBlock ?? 0 });
   } catch (error) {
@@ -87,8 +87,6 @@ export class TextModel {
   readonly drafter: Drafter | undefined;
   readonly backend: Backend;
   readonly #ownsBackend: boolean;
-  /** Ids of the tokens that the cache holds. */
-  #held: readonly number[] = [];
   #result: TextResult | undefined;
   #busy = false;
 
@@ -126,8 +124,11 @@ export class TextModel {
     if (this.#busy) throw new BackendError("TextModel: expected one answer at a time, got a second call", { hint: "Await the first one." });
     const ids = typeof prompt === "string" ? this.encode(prompt) : Int32Array.from(prompt);
     let cachedLength = 0;
-    const most = Math.min(this.#held.length, this.runner.cache.lengths[0], ids.length - 1);
-    while (cachedLength < most && this.#held[cachedLength] === ids[cachedLength]) cachedLength++;
+    // The cache knows its tokens, whoever wrote them: also after an abort, and for a prompt from disk.
+    const { cache } = this.runner;
+    const held = cache.tokensOf(0);
+    const most = Math.min(cache.lengths[0], ids.length - 1);
+    while (cachedLength < most && held[cachedLength] === ids[cachedLength]) cachedLength++;
     const eosTokenIds = options.eosTokenIds ?? this.loaded.eosTokenIds;
     const grammar = compileGrammar({ grammar: options.grammar ?? null, jsonSchema: options.jsonSchema }, this.tokenizer, eosTokenIds);
     // What a grammar leaves no choice about need not be computed token by token.
@@ -143,15 +144,14 @@ export class TextModel {
       eosTokenIds,
     };
     this.#busy = true;
-    const added: number[] = [];
+    let numTokens = 0;
     const startedAt = performance.now();
     let firstAt = 0;
     try {
       const settings = { tokenizer: this.tokenizer, signal: options.signal, drafter, verifier: options.verifier };
       for await (const event of generate(this.runner, [request], settings)) {
         if (event.kind === "token") {
-          if (added.length === 0) firstAt = performance.now();
-          added.push(event.id);
+          if (numTokens++ === 0) firstAt = performance.now();
           if (event.text) yield event.text;
           continue;
         }
@@ -159,20 +159,18 @@ export class TextModel {
           yield event.text;
           continue;
         }
-        const seconds = (performance.now() - (added.length > 1 ? firstAt : startedAt)) / 1000;
+        const seconds = (performance.now() - (numTokens > 1 ? firstAt : startedAt)) / 1000;
         this.#result = {
           text: event.text,
           ids: event.ids,
           reason: event.reason,
           promptTokens: ids.length,
           cachedTokens: cachedLength,
-          tokensPerSecond: Math.max(1, added.length - 1) / seconds,
+          tokensPerSecond: Math.max(1, numTokens - 1) / seconds,
           ...(event.speculation ? { speculation: event.speculation } : {}),
         };
       }
     } finally {
-      // Also after an abort: the cache holds a beginning of the prompt and what was committed behind it.
-      this.#held = [...ids, ...added].slice(0, this.runner.cache.lengths[0]);
       this.#busy = false;
     }
   }
