@@ -67,10 +67,15 @@ export const chat = defineCommand({
         colors.dim(`${options.model}, context of ${model.runner.capacity} tokens. /help lists commands; Ctrl-C stops an answer.`),
       );
     }
+    // Also while nothing is being written, a signal ends the chat.
+    const close = (): void => lines.close();
+    context.signal.addEventListener("abort", close);
     try {
       await session.run();
+      context.signal.throwIfAborted();
     } finally {
-      lines.close();
+      context.signal.removeEventListener("abort", close);
+      close();
     }
   },
 });
