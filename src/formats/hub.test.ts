@@ -238,6 +238,7 @@ describe("what goes wrong", () => {
     for (const lie of [
       { path: "..\\model.safetensors" },
       { lfs: { oid: "../../x", size: 3 } },
+      { lfs: { oid: sha256(weights), size: "1e99" } },
       { size: -1 },
       { path: "model.safetensors\0" },
     ]) {

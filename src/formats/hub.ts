@@ -184,15 +184,16 @@ function selectFiles(source: string, entries: readonly ListFileEntry[], file: st
 }
 
 /** What the list says of a file. @throws RemoteError. */
-function remoteFile({ path, size, oid, lfs }: ListFileEntry, url: string, source: string): RemoteFile {
+function remoteFile({ path, size: listed, oid, lfs }: ListFileEntry, url: string, source: string): RemoteFile {
+  const size = lfs?.size ?? listed;
   const hash: RemoteFile["hash"] = lfs ? { kind: "sha256", hex: lfs.oid } : { kind: "git", hex: String(oid) };
   const isPlain = /^[\w][\w.-]*$/.test(path) && (hash.kind === "sha256" ? /^[0-9a-f]{64}$/ : commitPattern).test(hash.hex);
-  if (!isPlain || !Number.isSafeInteger(size) || size < 0) {
+  if (!isPlain || ![size, listed].every((bytes) => Number.isSafeInteger(bytes) && bytes >= 0)) {
     throw new RemoteError(
       `${source}: expected a plain file name with size and hash, got ${JSON.stringify({ path, size, hash: hash.hex }).slice(0, 200)}`,
     );
   }
-  return { url, name: `${source}/${path}`, size: lfs?.size ?? size, hash };
+  return { url, name: `${source}/${path}`, size, hash };
 }
 
 async function fetchFile(

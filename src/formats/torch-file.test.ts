@@ -147,6 +147,15 @@ describe("what is refused", () => {
     expect(() => openTorch(withPickle(...pickle))).toThrow(pattern);
   });
 
+  it("sizes whose product is beyond all numbers", () => {
+    const text = (value: string): string => `X${String.fromCharCode(value.length)}\0\0\0${value}`;
+    const storage = `(${text("storage")}ctorch\nFloatStorage\n${text("0")}${text("cpu")}K\x01tQ`;
+    // 21 times 2^53 - 1, and 0: Infinity times zero.
+    const sizes = `(\x8a\x07\xff\xff\xff\xff\xff\xff\x1f${"2".repeat(20)}K\0t`;
+    const path = withPickle(`\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(${storage}K\0${sizes}(${"K\0".repeat(22)}ttR.`);
+    expect(() => openTorch(path)).toThrow(/elements of its storage/);
+  });
+
   it("lists that contain themselves end", () => {
     // [x] with x the list itself.
     const path = withPickle("\x80\x02]q\x00h\x00a.");

@@ -283,7 +283,8 @@ class TorchFile implements TorchSource {
     const count = shape.reduce((product, dimension) => product * dimension, 1);
     const reach = count === 0 ? 0 : (offset as number) + spanOf(shape, strides);
     // Repeated elements (stride 0) would let a small file ask for any amount of memory.
-    if (reach > available || count > available) {
+    // Written so that a count beyond all numbers, times zero, is refused as well.
+    if (!(reach <= available && count <= available)) {
       throw new FormatError(
         `${this.path}: expected a tensor within the ${available} elements of its storage, got [${shape.join(", ")}] with strides [${strides.join(", ")}] at ${offset}`,
         { hint: "The file is damaged, or the tensor was expanded: save a contiguous copy." },
