@@ -45,7 +45,8 @@ export async function main(args: readonly string[]): Promise<number> {
     return 2;
   }
   if (values["dry-run"]) {
-    for (const job of jobs) process.stdout.write(`${done(job) ? "done   " : "missing"}  ${job.id}  ${job.row.steps} steps\n`);
+    // In one piece, so that `| head` is no error.
+    process.stdout.write(jobs.map((job) => `${done(job) ? "done   " : "missing"}  ${job.id}  ${job.row.steps} steps\n`).join(""));
     return 0;
   }
   const parallel = Number(values.parallel);
