@@ -44,7 +44,7 @@ export class Sequence {
       });
     if (this.prompt.length >= runner.capacity) {
       throw new UsageError(`generate: expected a prompt shorter than the context of ${runner.capacity} tokens, got ${this.prompt.length}`, {
-        hint: "Shorten the prompt, or use a model with a longer context.",
+        hint: "Shorten the prompt, or give a larger context where the model allows it.",
       });
     }
     this.cachedLength = request.cachedLength ?? 0;

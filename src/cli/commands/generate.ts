@@ -103,14 +103,15 @@ export const generate = defineCommand({
     // What a grammar leaves no choice about need not be computed token by token.
     const drafter = rules && samples === 1 ? new GrammarDrafter(model.drafter ? { otherwise: model.drafter } : {}) : model.drafter;
     let speculation: SpeculationSummary | undefined;
+    let cut: string | undefined;
     const start = performance.now();
     let numTokens = 0;
     const results: unknown[] = [];
     const stream = samples === 1 && !context.json;
-    if (stream) context.stdout.write(text);
     const tokens: unknown[][] = requests.map(() => []);
     for await (const event of run(runner, requests, { tokenizer, signal: context.signal, drafter, verifier })) {
       if (event.kind !== "finish") {
+        if (stream && numTokens === 0 && event.kind === "token") context.stdout.write(text);
         if (stream) context.stdout.write(event.text);
         if (event.kind === "text") continue;
         numTokens++;
@@ -118,6 +119,8 @@ export const generate = defineCommand({
         continue;
       }
       speculation = event.speculation;
+      if (event.reason === "length" && (rules || options.chat)) cut = "cut at --max-new-tokens";
+      if (event.reason === "context") cut = "the context is full: give a larger --context";
       results[event.request] = {
         text: event.text,
         ids: event.ids,
@@ -128,11 +131,12 @@ export const generate = defineCommand({
     }
     const seconds = (performance.now() - start) / 1000;
     const tokensPerSecond = numTokens / seconds;
-    if (context.json) return context.printJson({ prompt: text, results, numTokens, seconds, tokensPerSecond });
+    if (context.json) return context.printJson({ prompt: given, results, numTokens, seconds, tokensPerSecond });
     if (stream) context.print();
     else for (const [i, result] of results.entries()) context.print(`--- ${i + 1}\n${text}${(result as { text: string }).text}`);
     context.stderr.write(`${numTokens} tokens in ${seconds.toFixed(2)} s, ${tokensPerSecond.toFixed(1)} tokens/s\n`);
-    if (speculation) {
+    if (cut !== undefined) context.stderr.write(`warning: ${cut}\n`);
+    if (speculation && speculate !== "none") {
       const shares = speculation.acceptanceByPosition.map((share) => share.toFixed(2)).join(", ");
       context.stderr.write(`${speculation.tokensPerStep.toFixed(2)} tokens a step; accepted by position: ${shares || "no drafts"}\n`);
     }

@@ -60,8 +60,22 @@ class Converter {
   convert(): Map<string, Expression> {
     this.use("space");
     this.rules.set("root", sequence());
-    this.rules.set("root", this.expression(this.root, "#"));
+    // A text ends with its value: white space behind it would be written for as long as the model likes.
+    this.rules.set("root", this.withoutSpace(this.expression(this.root, "#")));
     return this.rules;
+  }
+
+  private withoutSpace(expression: Expression, depth = 0): Expression {
+    const { kind } = expression;
+    if (kind === "choice") return choice(...expression.options.map((option) => this.withoutSpace(option, depth + 1)));
+    if (kind === "rule" && expression.name === "space") return sequence();
+    if (kind === "rule") {
+      const meant = this.rules.get(expression.name);
+      return meant && expression.name !== "root" && depth < 8 ? this.withoutSpace(meant, depth + 1) : expression;
+    }
+    if (kind !== "sequence" || expression.items.length === 0) return expression;
+    const last = this.withoutSpace(expression.items[expression.items.length - 1], depth + 1);
+    return sequence(...expression.items.slice(0, -1), last);
   }
 
   /** A rule of JSON itself, with those that it needs. */

@@ -217,7 +217,11 @@ export interface SaveOptions {
  */
 export function toHfConfig(config: DecoderConfig, original?: HfConfig): { family: Family; hfConfig: HfConfig } {
   const own = families.find(({ modelType }) => modelType === original?.model_type);
-  if (own && original && says(own, original, config)) return { family: own, hfConfig: original };
+  if (own && original && says(own, original, config)) {
+    // A GGUF file does not name the class; tools that read the folder do.
+    const named = (original.architectures ?? []).length > 0;
+    return { family: own, hfConfig: named ? original : { ...original, architectures: [own.architecture] } };
+  }
   for (const family of own ? [own, ...families] : families) {
     const hfConfig = family.write(config);
     if (hfConfig && (family === native || says(family, hfConfig, config))) return { family, hfConfig };

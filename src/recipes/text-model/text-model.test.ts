@@ -111,6 +111,13 @@ describe("a model", () => {
     await expect(load(stories, { backend, speculate: "lookup,numTokkens=3" })).rejects.toMatchObject({ hint: "Did you mean numTokens?" });
     await expect(load(stories, { backend, speculate: "draft:" })).rejects.toThrow("no model");
     using model = await load(stories, { backend, capacity: 20 });
+    for (const [options, hint] of [
+      [{ doSample: false }, "sampling: { doSample"],
+      [{ maxTokens: 4 }, "maxNewTokens"],
+    ] as const)
+      await expect(model.complete("Once", options as never)).rejects.toMatchObject({ hint: expect.stringContaining(hint) });
+    await expect(model.complete("Once", { maxNewTokens: -3 })).rejects.toThrow("at least 0");
+    await expect(load(stories, { backend, speculat: "lookup" } as never)).rejects.toMatchObject({ hint: "Did you mean speculate?" });
     expect(() => model.chatIds([{ role: "user", content: "Hi" }])).toThrow("chat template");
     await expect(model.complete("word ".repeat(40))).rejects.toThrow("shorter than the context");
     const pieces = model.generate("Once", { maxNewTokens: 10 });

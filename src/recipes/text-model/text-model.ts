@@ -1,11 +1,11 @@
 // A language model ready to be spoken to: `const model = await load("…"); for await (const piece of model.generate("Once")) …`. It holds one
 // sequence; what a prompt shares with the text before it stays in the cache and is not read again.
-import { BackendError, UsageError } from "../../base/errors.ts";
+import { BackendError, nearest, UsageError } from "../../base/errors.ts";
 import type { Drafter } from "../../decode/drafter.ts";
 import { type FinishReason, type GenerationRequest, generate } from "../../decode/generate.ts";
 import { compileGrammar, GrammarDrafter } from "../../decode/index.ts";
 import { DecoderRunner } from "../../decode/runner.ts";
-import type { SamplingOptionsInput } from "../../decode/sampling/options.ts";
+import { type SamplingOptionsInput, samplingOptions } from "../../decode/sampling/options.ts";
 import type { SpeculationSummary } from "../../decode/speculation-metrics.ts";
 import type { Verifier } from "../../decode/verifiers/verifier.ts";
 import type { DecoderConfig } from "../../models/decoder/config.ts";
@@ -63,6 +63,7 @@ export interface TextResult {
 
 /** Loads a model for generation. @throws as {@link loadModel}; BackendError when ONNX Runtime does not load. */
 export async function load(source: string, options: LoadOptions = {}): Promise<TextModel> {
+  expectKnown("load", options, loadOptionNames);
   const loaded = await loadModel(source, options);
   const own = options.backend === undefined;
   const backend = options.backend ?? openBackend(options.threads === undefined ? {} : { threads: options.threads }).backend;
@@ -122,6 +123,10 @@ export class TextModel {
    */
   async *generate(prompt: string | readonly number[] | Int32Array, options: TextOptions = {}): AsyncGenerator<string> {
     if (this.#busy) throw new BackendError("TextModel: expected one answer at a time, got a second call", { hint: "Await the first one." });
+    expectKnown("generate", options, textOptionNames);
+    const { maxNewTokens = 256 } = options;
+    if (!Number.isInteger(maxNewTokens) || maxNewTokens < 0)
+      throw new UsageError(`maxNewTokens: expected a whole number of at least 0, got ${maxNewTokens}`);
     const ids = typeof prompt === "string" ? this.encode(prompt) : Int32Array.from(prompt);
     let cachedLength = 0;
     // The cache knows its tokens, whoever wrote them: also after an abort, and for a prompt from disk.
@@ -138,7 +143,7 @@ export class TextModel {
       ...(grammar ? { grammar } : {}),
       cachedLength,
       sampling: options.sampling ?? {},
-      maxNewTokens: options.maxNewTokens ?? 256,
+      maxNewTokens,
       stop: options.stop ?? [],
       seed: options.seed ?? 0,
       eosTokenIds,
@@ -219,5 +224,41 @@ export class TextModel {
 
   [Symbol.dispose](): void {
     this.dispose();
+  }
+}
+
+const textOptionNames: readonly (keyof TextOptions)[] = [
+  "maxNewTokens",
+  "stop",
+  "seed",
+  "sampling",
+  "grammar",
+  "jsonSchema",
+  "verifier",
+  "eosTokenIds",
+  "signal",
+];
+
+const loadOptionNames: readonly (keyof LoadOptions)[] = [
+  "tokenizer",
+  "weights",
+  "onProgress",
+  "offline",
+  "signal",
+  "threads",
+  "backend",
+  "capacity",
+  "speculate",
+  "drawDrafts",
+  "exactBlock",
+];
+
+/** Without types an option that is misspelt or misplaced would be ignored in silence. */
+function expectKnown(call: string, options: object, names: readonly string[]): void {
+  for (const name of Object.keys(options)) {
+    if (names.includes(name)) continue;
+    const near = nearest(name, names);
+    const hint = name in samplingOptions.shape ? `Write sampling: { ${name}: … }.` : near && `Did you mean ${near}?`;
+    throw new UsageError(`${call}: expected ${names.join(", ")}, got ${name}`, hint ? { hint } : {});
   }
 }
