@@ -64,6 +64,7 @@ try {
 async function runOurs(seed) {
   const options = {
     ...quickstartOptions,
+    fitSeconds: 0,
     seed,
     steps,
     logEvery: 1,

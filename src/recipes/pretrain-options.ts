@@ -52,6 +52,11 @@ export const pretrainSchema = z.strictObject({
   steps: z.int().positive().optional().describe(`Steps of the whole run, those before a resume included. Default: ${defaultSteps}`),
   epochs: z.number().positive().optional().describe("Length of the run as passes over the training data, instead of steps"),
   tokens: z.number().positive().optional().describe("Length of the run in tokens, instead of steps"),
+  fitSeconds: z
+    .number()
+    .nonnegative()
+    .default(0)
+    .describe("Take fewer steps where this machine would need more than about so many seconds; said when it happens. 0: never"),
   logEvery,
   evaluateEvery: z.int().nonnegative().default(100).describe("Evaluate every so many steps and after the last one; 0: never"),
   sampleEvery: z
@@ -81,7 +86,7 @@ export type PretrainSettings = z.output<typeof pretrainSchema>;
 
 /** What config.json of a run holds; its length is told in steps, however it was given. */
 export const recordedSettings = (settings: PretrainSettings, steps: number, more: { corpus?: string } = {}): JsonRecord =>
-  recordOf(settings, { steps, ...more }, ["cache", "epochs", "tokens"]);
+  recordOf(settings, { steps, ...more }, ["cache", "epochs", "tokens", "fitSeconds"]);
 
 /** The run that `resume` names, and the checkpoint in it: its latest one unless the path is of another. */
 export function locateRun(path: string): { run: string; checkpoint: string } {
@@ -129,4 +134,25 @@ export function ignoredSettings(settings: PretrainSettings, isValidated: boolean
     [resume === undefined && settings.steps !== undefined && settings.tokens !== undefined, "steps", "tokens sets the length of the run"],
   ];
   return cases.filter(([given]) => given).map(([, name, reason]) => `${name} has no effect: ${reason}`);
+}
+
+/** Share of the measured product speed that training reaches at least (docs/log.md): steps are estimated with it. */
+const trainingEfficiency = 0.5;
+
+/**
+ * The settings of a run that `fitSeconds` shortens: fewer steps, and what is due every so many of them in proportion. Unchanged where the
+ * machine is fast enough.
+ */
+export function fittedSettings<S extends PretrainSettings>(
+  settings: S,
+  steps: number,
+  { flopsPerStep, peakFlops }: { flopsPerStep: number; peakFlops: number },
+): { settings: S; steps: number } {
+  const seconds = flopsPerStep / (trainingEfficiency * peakFlops);
+  const fitting = Math.max(1, Math.floor(settings.fitSeconds / seconds));
+  if (settings.fitSeconds === 0 || settings.resume !== undefined || fitting >= steps) return { settings, steps };
+  const scaled = (every: number): number => (every === 0 ? 0 : Math.max(1, Math.ceil((every * fitting) / steps)));
+  const { evaluateEvery, sampleEvery, checkpointEvery } = settings;
+  const every = { evaluateEvery: scaled(evaluateEvery), sampleEvery: scaled(sampleEvery), checkpointEvery: scaled(checkpointEvery) };
+  return { settings: { ...settings, ...every }, steps: fitting };
 }

@@ -34,6 +34,7 @@ import { holdOut } from "./hold-out.ts";
 import { copyTokenizer, resolveModel } from "./model-source.ts";
 import { prepareTokenizer, tokenise, tokenizerFolder } from "./prepare-data.ts";
 import {
+  fittedSettings,
   ignoredSettings,
   locateRun,
   type PretrainOptions,
@@ -72,9 +73,10 @@ async function* pipeline(
   { backend, signal, onRun }: PretrainContext,
   told: ReadonlySet<RunEvent>,
 ): AsyncGenerator<RunEvent> {
-  const settings = parseOptions(pretrainSchema, options) as PretrainSettings;
-  checkSettings(settings);
-  const { data, runs, name } = settings;
+  const asked = parseOptions(pretrainSchema, options) as PretrainSettings;
+  checkSettings(asked);
+  const { data, runs, name } = asked;
+  let settings = asked;
   const resume = settings.resume === undefined ? undefined : locateRun(settings.resume);
   const { cache = join(resume ? dirname(resume.run) : runs, ".cache") } = settings;
   const { field, splitBy, extensions } = settings;
@@ -90,7 +92,12 @@ async function* pipeline(
     const { batchSize, accumulate } = settings;
     const rowsPerStep = batchSize * accumulate;
     const tokensPerStep = rowsPerStep * rows.train.length;
-    const total = stepsOf(settings, { rows: rows.train.numRows, rowsPerStep, tokensPerStep });
+    const peakFlops = measurePeakFlops(backend, { milliseconds: 200 });
+    const wanted = stepsOf(settings, { rows: rows.train.numRows, rowsPerStep, tokensPerStep });
+    const flopsPerStep = estimateDecoder(decoder.config, rows.train.length).trainingFlopsPerToken * tokensPerStep;
+    const fitted = fittedSettings(settings, wanted, { flopsPerStep, peakFlops });
+    settings = fitted.settings;
+    const total = fitted.steps;
     const isValidated = rows.validation !== undefined && settings.evaluateEvery > 0;
     for (const message of ignoredSettings(settings, rows.validation !== undefined)) yield warning(message);
     if (rowsPerStep > rows.train.numRows)
@@ -101,9 +108,13 @@ async function* pipeline(
       checkUnchanged(former, config);
       yield warning(`${former.path}: there is no checkpoint yet; the run starts from the beginning`);
     }
-    const peakFlops = measurePeakFlops(backend, { milliseconds: 200 });
     yield machineArtifact(backend);
     yield describeModel(decoder, rows.train.length, peakFlops);
+    if (total < wanted)
+      yield warning(
+        `this machine would need more than ${settings.fitSeconds} s for ${wanted} steps; ${total} fit`,
+        "Take all of them with fitSeconds 0.",
+      );
     using sampler = settings.sampleEvery > 0 ? new Sampler(backend, decoder, tokenizer, samplerOptions(settings)) : undefined;
     let run = former;
     const trainer = new LanguageModelTrainer(

@@ -20,6 +20,7 @@ export type TourPart = (typeof tourParts)[number];
 
 export const tourSchema = z.strictObject({
   trainSteps: z.int().positive().default(200).describe("Steps of the quickstart's model"),
+  fitSeconds: z.number().nonnegative().default(85).describe("Fewer of them where this machine would need longer; 0: never"),
   alignSteps: z.int().positive().default(50).describe("Steps of GRPO"),
   drafterSteps: z.int().positive().default(tourAccelerateOptions.steps).describe("Steps of the Medusa heads"),
   parts: z
@@ -57,7 +58,8 @@ export async function* tour(options: TourOptions, { backend, signal, onPart, onR
     if (part === "train") {
       const steps = settings.trainSteps;
       const half = Math.max(1, Math.round(steps / 2));
-      const shortened = { steps, evaluateEvery: half, sampleEvery: half, checkpointEvery: 0, evaluationBatches: 40 };
+      const fitSeconds = settings.fitSeconds;
+      const shortened = { steps, fitSeconds, evaluateEvery: half, sampleEvery: half, checkpointEvery: 0, evaluationBatches: 40 };
       yield* pretrain({ ...quickstartOptions, ...shortened, name: part, runs, cache, seed }, context(part));
     } else if (part === "align") {
       for await (const event of grpo(
