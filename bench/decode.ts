@@ -85,7 +85,7 @@ async function prepare({ threads, peers, cacheFolder, defer }: Context): Promise
         });
       }
       if (nodePeer && count === 1) {
-        const path = join(cacheFolder, `llama-135m-${file}.gguf`);
+        const path = join(cacheFolder, `llama-135m-words-${file}.gguf`);
         await nodePeer.call("load", { file, path, past: tokens(past), capacity: shortCapacity });
         entry.contenders.push({
           name: `node-llama-cpp ${file}`,

@@ -41,7 +41,16 @@ def write_f32(path, s):
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(s["vocabSize"])
     writer.add_file_type(llama_cpp.LLAMA_FTYPE_ALL_F32)
-    writer.add_tokenizer_model("no_vocab")
+    # node-llama-cpp refuses a model without a vocabulary; no text is ever made of it here.
+    words = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
+    words += [f"\u2581w{i}" for i in range(s["vocabSize"] - len(words))]
+    kind = gguf.TokenType
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(words)
+    writer.add_token_scores([0.0] * len(words))
+    writer.add_token_types([kind.UNKNOWN, kind.CONTROL, kind.CONTROL] + [kind.BYTE] * 256 + [kind.NORMAL] * (len(words) - 259))
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
     writer.add_tensor("token_embd.weight", matrix(s["vocabSize"], s["width"]))
     writer.add_tensor("output_norm.weight", np.ones(s["width"], np.float32))
     query, key = s["heads"] * s["headWidth"], s["kvHeads"] * s["headWidth"]
@@ -67,14 +76,14 @@ def write_f32(path, s):
 
 
 def prepare(folder, shape, files):
-    source = os.path.join(folder, "llama-135m-F32.gguf")
+    source = os.path.join(folder, "llama-135m-words-F32.gguf")
     if not os.path.exists(source):
         write_f32(source, shape)
     paths["F32"] = source
     for file in files:
         if file == "F32":
             continue
-        paths[file] = os.path.join(folder, f"llama-135m-{file}.gguf")
+        paths[file] = os.path.join(folder, f"llama-135m-words-{file}.gguf")
         if not os.path.exists(paths[file]):
             parameters = llama_cpp.llama_model_quantize_default_params()
             parameters.nthread, parameters.ftype = threads, quantised_types[file]
