@@ -9,34 +9,17 @@ import {
   spinningUpGae,
 } from "../../../src/rl/control/estimators.ts";
 import type { Comparison, Tolerance } from "../compare.ts";
+import { estimatorKind } from "../estimator-cases.ts";
 import { asNamedNumbers, asNumber, asNumbers, asObjects, type Fields, type Numbers } from "../fields.ts";
-import type { GoldenCase, GoldenKind } from "../kind.ts";
 
-const file = "estimators.json";
 const exact: Tolerance = { relative: 1e-10, absolute: 1e-14 };
 
-const runs: Readonly<Record<string, (fields: Fields, comparison: Comparison) => void>> = {
+export const kind = estimatorKind({
   gae: runGae,
   spinningUpGae: runSpinningUp,
   discountedReturns: runDiscounted,
   nStepReturns: runNStep,
-};
-
-export const kind: GoldenKind = {
-  recognise(folder) {
-    const content = folder.peek(file);
-    if (!content || !Object.keys(runs).some((name) => name in content)) return [];
-    return [{ name: file, files: [file], shared: true, cases: () => casesOf(content) }];
-  },
-};
-
-function* casesOf(content: Fields): Generator<GoldenCase> {
-  for (const [name, run] of Object.entries(runs)) {
-    if (!(name in content)) continue;
-    for (const [index, fields] of asObjects(content[name], name).entries())
-      yield { kind: `rl/estimators/${name}`, name: `${name} ${index}`, run: (comparison) => run(fields, comparison) };
-  }
-}
+});
 
 function rolloutOf(fields: Fields): RolloutView {
   const numbers = (name: string): Numbers => asNumbers(fields[name], name);

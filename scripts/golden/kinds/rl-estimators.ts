@@ -8,6 +8,7 @@ import {
 } from "../../../src/rl/core/reward-advantages.ts";
 import { maskedMoments, type WhitenOptions, whiten } from "../../../src/rl/core/whitening.ts";
 import type { Comparison, Tolerance } from "../compare.ts";
+import { estimatorKind } from "../estimator-cases.ts";
 import {
   asIntegers,
   asNamedNumbers,
@@ -18,36 +19,17 @@ import {
   asText,
   type Fields,
   Malformed,
-  shorten,
 } from "../fields.ts";
-import type { GoldenCase, GoldenKind } from "../kind.ts";
 
-const file = "estimators.json";
 const exact: Tolerance = { relative: 1e-10, absolute: 1e-14 };
 
-const runs: Readonly<Record<string, (fields: Fields, comparison: Comparison) => void>> = {
+export const kind = estimatorKind({
   groupAdvantages: runGroups,
   trlGroupAdvantages: runTrl,
   trlRloo: runRloo,
   processSupervision: runProcess,
   whitening: runWhitening,
-};
-
-export const kind: GoldenKind = {
-  recognise(folder) {
-    const content = folder.peek(file);
-    if (!content || !Object.keys(runs).some((name) => name in content)) return [];
-    return [{ name: file, files: [file], shared: true, cases: () => casesOf(content) }];
-  },
-};
-
-function* casesOf(content: Fields): Generator<GoldenCase> {
-  for (const [name, run] of Object.entries(runs)) {
-    if (!(name in content)) continue;
-    for (const [index, fields] of asObjects(content[name], name).entries())
-      yield { kind: `rl/estimators/${name}`, name: shorten(`${name} ${index}`), run: (comparison) => run(fields, comparison) };
-  }
-}
+});
 
 function runGroups(fields: Fields, comparison: Comparison): void {
   const [scores, groups] = [asNumbers(fields.scores, "scores").data, asIntegers(fields.groups, "groups")];

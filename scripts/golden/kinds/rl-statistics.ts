@@ -6,33 +6,16 @@ import { normaliseReward } from "../../../src/rl/control/wrappers/normalise-rewa
 import { Normaliser } from "../../../src/rl/control/wrappers/normaliser.ts";
 import { RunningMoments } from "../../../src/rl/core/running-moments.ts";
 import type { Comparison, Tolerance } from "../compare.ts";
-import { asNumber, asNumbers, asObject, asObjects, type Fields, shorten } from "../fields.ts";
-import type { GoldenCase, GoldenKind } from "../kind.ts";
+import { estimatorKind } from "../estimator-cases.ts";
+import { asNumber, asNumbers, asObject, asObjects, type Fields } from "../fields.ts";
 
-const file = "estimators.json";
 const tolerance: Tolerance = { relative: 1e-10, absolute: 1e-13 };
 
-const runs: Readonly<Record<string, (fields: Fields, comparison: Comparison) => void>> = {
+export const kind = estimatorKind({
   runningStatistics: runMoments,
   vecNormalize: runNormalise,
   gymnasiumNormalizeReward: runNormaliseReward,
-};
-
-export const kind: GoldenKind = {
-  recognise(folder) {
-    const content = folder.peek(file);
-    if (!content || !Object.keys(runs).some((name) => name in content)) return [];
-    return [{ name: file, files: [file], shared: true, cases: () => casesOf(content) }];
-  },
-};
-
-function* casesOf(content: Fields): Generator<GoldenCase> {
-  for (const [name, run] of Object.entries(runs)) {
-    if (!(name in content)) continue;
-    for (const [index, fields] of asObjects(content[name], name).entries())
-      yield { kind: `rl/estimators/${name}`, name: shorten(`${name} ${index}`), run: (comparison) => run(fields, comparison) };
-  }
-}
+});
 
 function runMoments({ updates }: Fields, comparison: Comparison): void {
   const list = asObjects(updates, "updates");
