@@ -9,7 +9,7 @@ import { blockFormats, dequantiseBlocks } from "./gguf-blocks.ts";
 import { type GgufEntry, type GgufMetadataEntry, type GgufValue, readGgufHeader } from "./gguf-header.ts";
 import { type GgufTypeName, ggufTensorTypes } from "./gguf-types.ts";
 import { bfloat16ToFloat32, float16ToFloat32 } from "./half.ts";
-import type { TensorSource } from "./tensor-source.ts";
+import { missingTensor, type TensorSource } from "./tensor-source.ts";
 
 /** Values converted at a time: a multiple of every block. */
 const chunkValues = 1 << 16;
@@ -232,10 +232,6 @@ class GgufFile implements GgufSource {
   private entry(name: string): GgufEntry {
     const entry = this.entries.get(name);
     if (entry !== undefined) return entry;
-    const some = [...this.entries.keys()].slice(0, 5).map((known) => `"${known.slice(0, 80)}"`);
-    throw new FormatError(
-      `${this.path}: expected tensor "${name}", got ${this.entries.size} others (${some.join(", ")}${this.entries.size > 5 ? ", …" : ""})`,
-      { hint: "The file is of another architecture." },
-    );
+    throw missingTensor(this.path, name, this.entries);
   }
 }

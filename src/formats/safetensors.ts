@@ -9,7 +9,7 @@ import { readJsonObject } from "./json-file.ts";
 import { readElements } from "./read-elements.ts";
 import { bitsPerSafetensorsElement, fromSafetensorsDType, readableDType } from "./safetensors-dtype.ts";
 import { maxHeaderBytes, parseHeader, type SafetensorsEntry } from "./safetensors-header.ts";
-import type { TensorSource } from "./tensor-source.ts";
+import { missingTensor, type TensorSource } from "./tensor-source.ts";
 
 export interface SafetensorsSource extends TensorSource {
   readonly entries: ReadonlyMap<string, SafetensorsEntry>;
@@ -144,7 +144,7 @@ class SafetensorsFile implements SafetensorsSource {
 
   private entry(name: string): SafetensorsEntry {
     const entry = this.entries.get(name);
-    if (entry === undefined) throw missing(this.path, name, this.entries);
+    if (entry === undefined) throw missingTensor(this.path, name, this.entries);
     return entry;
   }
 }
@@ -176,7 +176,7 @@ function openShards(indexPath: string): SafetensorsSource {
         shards.set(file, shard);
       }
       const entry = shard.entries.get(name);
-      if (entry === undefined) throw missing(join(dirname(indexPath), file), name, shard.entries);
+      if (entry === undefined) throw missingTensor(join(dirname(indexPath), file), name, shard.entries);
       entries.set(name, entry);
       shardOf.set(name, shard);
     }
@@ -186,7 +186,7 @@ function openShards(indexPath: string): SafetensorsSource {
   }
   const shard = (name: string): SafetensorsFile => {
     const found = shardOf.get(name);
-    if (found === undefined) throw missing(indexPath, name, entries);
+    if (found === undefined) throw missingTensor(indexPath, name, entries);
     return found;
   };
   return {
@@ -207,14 +207,4 @@ function existingShard(indexPath: string, file: string): string {
     throw new FormatError(`${indexPath}: expected shard ${file} beside it, got no such file`, { hint: "Download all shards." });
   }
   return path;
-}
-
-function missing(path: string, name: string, entries: ReadonlyMap<string, SafetensorsEntry>): FormatError {
-  const some = [...entries.keys()].slice(0, 5).map((known) => `"${known.slice(0, 80)}"`);
-  return new FormatError(
-    `${path}: expected tensor "${name}", got ${entries.size} others (${some.join(", ")}${entries.size > 5 ? ", …" : ""})`,
-    {
-      hint: "The weights and the configuration do not belong together, or the file is of another architecture.",
-    },
-  );
 }

@@ -1,4 +1,5 @@
 // What every weight file offers, whatever its format: named tensors that are read straight into given memory.
+import { FormatError } from "../base/errors.ts";
 import type { TensorBuffer } from "../runtime/buffer.ts";
 
 export interface TensorEntry {
@@ -21,4 +22,13 @@ export interface TensorSource {
   /** Releases the file. Reading afterwards throws. */
   close(): void;
   [Symbol.dispose](): void;
+}
+
+/** A tensor that a file of weights does not have, with some of those that it has. */
+export function missingTensor(path: string, name: string, entries: ReadonlyMap<string, TensorEntry>): FormatError {
+  const some = [...entries.keys()].slice(0, 5).map((known) => `"${known.slice(0, 80)}"`);
+  const more = entries.size > 5 ? ", …" : "";
+  return new FormatError(`${path}: expected tensor "${name}", got ${entries.size} others (${some.join(", ")}${more})`, {
+    hint: "The weights and the configuration do not belong together, or the file is of another architecture.",
+  });
 }

@@ -8,7 +8,7 @@ import { arrayOver, type TypedArray } from "../tensor/dtype.ts";
 import { type PickleGlobal, type PickleHandlers, type PickleObject, PickleTuple, type PickleValue, readPickle } from "./pickle.ts";
 import { readElements } from "./read-elements.ts";
 import { bitsPerSafetensorsElement, readableDType, type SafetensorsDType } from "./safetensors-dtype.ts";
-import type { TensorEntry, TensorSource } from "./tensor-source.ts";
+import { missingTensor, type TensorEntry, type TensorSource } from "./tensor-source.ts";
 import { readZipDirectory, type ZipEntry } from "./zip-archive.ts";
 
 export interface TorchEntry extends TensorEntry {
@@ -184,10 +184,7 @@ class TorchFile implements TorchSource {
   private entry(name: string): TorchEntry {
     const entry = this.entries.get(name);
     if (entry !== undefined) return entry;
-    const some = [...this.entries.keys()].slice(0, 5).map((known) => `"${known.slice(0, 80)}"`);
-    throw new FormatError(`${this.path}: expected tensor "${name}", got ${this.entries.size} others (${some.join(", ")})`, {
-      hint: "The file is of another architecture.",
-    });
+    throw missingTensor(this.path, name, this.entries);
   }
 
   private storageName(key: string): string {

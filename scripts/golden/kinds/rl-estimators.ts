@@ -9,17 +9,7 @@ import {
 import { maskedMoments, type WhitenOptions, whiten } from "../../../src/rl/core/whitening.ts";
 import type { Comparison, Tolerance } from "../compare.ts";
 import { estimatorKind } from "../estimator-cases.ts";
-import {
-  asIntegers,
-  asNamedNumbers,
-  asNumber,
-  asNumbers,
-  asObject,
-  asObjects,
-  asText,
-  type Fields,
-  Malformed,
-} from "../fields.ts";
+import { asIntegers, asNamedNumbers, asNumber, asNumbers, asObject, asObjects, asText, type Fields, Malformed } from "../fields.ts";
 
 const exact: Tolerance = { relative: 1e-10, absolute: 1e-14 };
 
