@@ -51,6 +51,10 @@ export interface StepOutcome {
   readonly rows: TargetRows;
 }
 
+/**
+ * Who makes a drafter disposes of it: `generate`, a model or a drafter that it is handed to only uses it, so that one drafter may serve several
+ * of them in turn.
+ */
 export interface Drafter extends Disposable {
   /** Shown in metrics and errors. */
   readonly name: string;
@@ -65,5 +69,6 @@ export interface Drafter extends Disposable {
   observe(outcome: StepOutcome): void;
   /** Forgets the texts of earlier requests, where it keeps any. Chances that were learnt stay. */
   forget?(): void;
+  /** Releases what the drafter itself opened: its programs, not the backend or other drafters that it was given. */
   dispose(): void;
 }

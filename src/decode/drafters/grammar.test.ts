@@ -68,7 +68,7 @@ test("lossless verifiers see the grammar at every node", async () => {
   }
 });
 
-test("where nothing is forced another drafter proposes, and both end together", async () => {
+test("where nothing is forced another drafter proposes, which stays its maker's", async () => {
   const calls: string[] = [];
   const other = {
     name: "other",
@@ -87,5 +87,5 @@ test("where nothing is forced another drafter proposes, and both end together", 
   await expect(run({ doSample: false }, { drafter })).rejects.toThrow("asked");
   drafter.dispose();
   expect(calls[0]).toBe("begin");
-  expect(calls.at(-1)).toBe("dispose");
+  expect(calls).not.toContain("dispose");
 });

@@ -8,7 +8,7 @@ import { rootOnly, type TokenTree, TreeShape } from "../token-tree.ts";
 export interface GrammarDrafterOptions {
   /** Default: the grammar of the request. */
   grammar?: GrammarStep;
-  /** Proposes where the grammar forces nothing. It is disposed of with this one. Default: none. */
+  /** Proposes where the grammar forces nothing; it stays its maker's. Default: none. */
   otherwise?: Drafter;
   /** Most tokens of a draft. Default 32. */
   maxTokens?: number;
@@ -58,11 +58,7 @@ export class GrammarDrafter implements Drafter {
     this.#otherwise?.forget?.();
   }
 
-  dispose(): void {
-    this.#otherwise?.dispose();
-  }
+  dispose(): void {}
 
-  [Symbol.dispose](): void {
-    this.dispose();
-  }
+  [Symbol.dispose](): void {}
 }

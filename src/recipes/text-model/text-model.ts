@@ -22,7 +22,7 @@ export interface LoadOptions extends LoadModelOptions {
   backend?: Backend;
   /** Positions of the cache. Default: the model's context length, at most 4096. */
   capacity?: number;
-  /** `lookup`, `suffix`, `draft:<model>`, a folder of trained heads, or a drafter of one's own. Default none. */
+  /** `lookup`, `suffix`, `draft:<model>`, a folder of trained heads, or a drafter of one's own, which outlives the model. Default none. */
   speculate?: string | Drafter;
   /** A draft model draws its drafts, for verifiers that use their distribution (rejection, block). Default false: most probable tokens. */
   drawDrafts?: boolean;
@@ -75,7 +75,13 @@ export async function load(source: string, options: LoadOptions = {}): Promise<T
       typeof speculate === "string"
         ? await openDrafterSpec(speculate, target, { ...options, weights: "stored", draw: options.drawDrafts })
         : speculate;
-    return new TextModel(loaded, backend, { own, capacity, drafter, exactBlock: options.exactBlock ?? 0 });
+    const ownsDrafter = typeof speculate === "string";
+    try {
+      return new TextModel(loaded, backend, { own, capacity, drafter, ownsDrafter, exactBlock: options.exactBlock ?? 0 });
+    } catch (error) {
+      if (ownsDrafter) drafter?.dispose();
+      throw error;
+    }
   } catch (error) {
     if (own) backend.dispose();
     throw error;
@@ -88,17 +94,25 @@ export class TextModel {
   readonly drafter: Drafter | undefined;
   readonly backend: Backend;
   readonly #ownsBackend: boolean;
+  readonly #ownsDrafter: boolean;
   #result: TextResult | undefined;
   #busy = false;
 
   constructor(
     loaded: LoadedModel,
     backend: Backend,
-    { own, capacity, drafter, exactBlock }: { own: boolean; capacity: number; drafter: Drafter | undefined; exactBlock: number },
+    {
+      own,
+      capacity,
+      drafter,
+      ownsDrafter,
+      exactBlock,
+    }: { own: boolean; capacity: number; drafter: Drafter | undefined; ownsDrafter: boolean; exactBlock: number },
   ) {
     this.loaded = loaded;
     this.backend = backend;
     this.#ownsBackend = own;
+    this.#ownsDrafter = ownsDrafter;
     this.drafter = drafter;
     this.runner = new DecoderRunner(backend, loaded.model, { capacity, exactBlock });
   }
@@ -216,8 +230,9 @@ export class TextModel {
     });
   }
 
+  /** Releases what the model opened: its programs, its backend, its drafter. A backend or drafter that was handed to it stays. */
   dispose(): void {
-    this.drafter?.dispose();
+    if (this.#ownsDrafter) this.drafter?.dispose();
     this.runner.dispose();
     if (this.#ownsBackend) this.backend.dispose();
   }
