@@ -1,5 +1,6 @@
 // What a user may write after --speculate: `none`, `lookup`, `suffix`, `draft:<model>`, `medusa:<folder>`, or a folder of trained heads; options
-// follow as `,name=value`. A drafter knows its target's vocabulary, so it is opened with the target.
+// follow as `,name=value`, for the first four. A drafter knows its target's vocabulary, so it is opened with the target.
+import { existsSync } from "node:fs";
 import { nearest, UsageError } from "../../base/errors.ts";
 import type { Drafter } from "../../decode/drafter.ts";
 import {
@@ -35,16 +36,20 @@ export interface OpenDrafterOptions extends Pick<LoadModelOptions, "weights" | "
 }
 
 /**
- * Opens the drafter that a text names; undefined for `none`.
+ * Opens the drafter that a text names; undefined for `none`. Who opens it disposes of it.
  * @throws UsageError for an unknown kind or option; FormatError, CheckpointError for models that cannot be read.
  */
 export async function openDrafterSpec(spec: string, target: DrafterTarget, options: OpenDrafterOptions = {}): Promise<Drafter | undefined> {
   const [head, ...settings] = spec.split(",");
   const colon = head.indexOf(":");
   const [kind, path] = colon < 0 ? [head, undefined] : [head.slice(0, colon), head.slice(colon + 1)];
+  // What is there is a folder of heads, whatever commas and colons its name has.
+  const place = kind === "medusa" && path ? spec.slice(colon + 1) : spec;
+  if ((place !== spec || !isKind(kind)) && existsSync(place)) return openHeads(target.backend, place, target.model, target.tokenizer.hash);
   const given = settingsOf(settings, spec);
   switch (kind) {
     case "none":
+      refuseSettings(kind, given);
       return undefined;
     case "lookup":
       return new LookupDrafter(parsed(given, lookupSchema.shape));
@@ -59,7 +64,12 @@ export async function openDrafterSpec(spec: string, target: DrafterTarget, optio
       return openDraftModel(draft, target, { ...(options.draw ? { draw: "sample" } : {}), ...chosen });
     }
     case "medusa":
-      return openHeads(target.backend, path ?? "", target.model, target.tokenizer.hash);
+      refuseSettings(kind, given);
+      if (!path)
+        throw new UsageError("speculate: expected medusa:<folder>, got no folder", {
+          hint: "Name a folder of heads that train-drafter wrote.",
+        });
+      return openHeads(target.backend, path, target.model, target.tokenizer.hash);
     default: {
       // A path: heads that train-drafter wrote.
       if (colon < 0 && !/[/\\.]/.test(head)) {
@@ -68,9 +78,20 @@ export async function openDrafterSpec(spec: string, target: DrafterTarget, optio
           hint: near ? `Did you mean ${near}?` : "For example --speculate lookup.",
         });
       }
+      refuseSettings("a folder of heads", given);
       return openHeads(target.backend, spec, target.model, target.tokenizer.hash);
     }
   }
+}
+
+const isKind = (text: string): boolean => (kinds as readonly string[]).includes(text);
+
+/** Heads bring their own settings, and without drafts there are none. */
+function refuseSettings(what: string, given: ReadonlyMap<string, string>): void {
+  if (given.size === 0) return;
+  throw new UsageError(`speculate: expected no options after ${what}, which takes none, got ${[...given.keys()].join(", ")}`, {
+    hint: "Options follow lookup, suffix and draft:<model>.",
+  });
 }
 
 /** A drafter of a model that was loaded, through a map of vocabularies where they differ. */

@@ -3,6 +3,12 @@ import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Drafter } from "../../decode/drafter.ts";
+import { StepCosts } from "../../decode/step-costs.ts";
+import { TreeShape } from "../../decode/token-tree.ts";
+import { loadDecoder } from "../../models/decoder/checkpoint.ts";
+import { createMedusa } from "../../models/heads/medusa.ts";
+import { saveMedusa } from "../../models/heads/medusa-checkpoint.ts";
 import type { Backend } from "../../runtime/backend.ts";
 import { openBackend } from "../../runtime/open.ts";
 import { Conversation } from "./conversation.ts";
@@ -110,6 +116,13 @@ describe("a model", () => {
     await expect(load(stories, { backend, speculate: "lookop" })).rejects.toMatchObject({ hint: "Did you mean lookup?" });
     await expect(load(stories, { backend, speculate: "lookup,numTokkens=3" })).rejects.toMatchObject({ hint: "Did you mean numTokens?" });
     await expect(load(stories, { backend, speculate: "draft:" })).rejects.toThrow("no model");
+    await expect(load(stories, { backend, speculate: "medusa:" })).rejects.toThrow("no folder");
+    for (const [speculate, what] of [
+      ["none,numTokens=1", "none, which takes none, got numTokens"],
+      ["medusa:runs/heads,foo=1,bar=2", "medusa, which takes none, got foo, bar"],
+      ["runs/heads,foo=1", "a folder of heads, which takes none, got foo"],
+    ])
+      await expect(load(stories, { backend, speculate })).rejects.toThrow(`expected no options after ${what}`);
     using model = await load(stories, { backend, capacity: 20 });
     for (const [options, hint] of [
       [{ doSample: false }, "sampling: { doSample"],
@@ -125,6 +138,50 @@ describe("a model", () => {
     await expect(model.complete("Once")).rejects.toThrow("one answer at a time");
     await pieces.return(undefined);
     expect((await model.complete("Once", { ...greedy, maxNewTokens: 3 })).ids.length).toBe(3);
+  });
+});
+
+test("heads lie where commas say nothing of options", async () => {
+  const heads = join(folder, "a,b=c");
+  saveMedusa(heads, createMedusa(loadDecoder(stories), { heads: 2 }), {});
+  for (const speculate of [heads, `medusa:${heads}`]) {
+    using model = await load(stories, { backend, speculate });
+    expect(model.drafter?.name).toBe("medusa");
+  }
+});
+
+describe("drafters belong to who made them", () => {
+  const stub = () => {
+    const calls: string[] = [];
+    const drafter: Drafter = {
+      name: "stub",
+      needs: {},
+      begin() {},
+      propose: ({ ids, numIds }) => ({ shape: TreeShape.chain(0), ids: ids.subarray(numIds - 1, numIds) }),
+      observe() {},
+      dispose: () => void calls.push("dispose"),
+      [Symbol.dispose]: () => void calls.push("dispose"),
+    };
+    return { calls, drafter };
+  };
+
+  test("one that is handed in outlives its models", async () => {
+    const { calls, drafter } = stub();
+    for (let i = 0; i < 2; i++) {
+      using model = await load(stories, { backend, speculate: drafter });
+      expect((await model.complete("Once", { ...greedy, maxNewTokens: 3 })).ids.length).toBe(3);
+      await model.complete("Once", { ...greedy, maxNewTokens: 3, grammar: 'root ::= "yes"' });
+    }
+    expect(calls).toEqual([]);
+  });
+
+  test("one that a model opened ends with it", async () => {
+    const model = await load(stories, { backend, speculate: `draft:${stories}` });
+    const drafter = model.drafter as Drafter;
+    model.dispose();
+    const context = { ids: Int32Array.of(1, 5), numIds: 2, promptLength: 2, maxNodes: 9, maxDepth: 8, costs: new StepCosts() };
+    drafter.begin({ config: model.config });
+    expect(() => drafter.propose(context as never)).toThrow("disposed");
   });
 });
 
