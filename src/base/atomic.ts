@@ -209,9 +209,10 @@ function leftovers(target: string): Leftover[] {
 }
 
 /** Process ids mean something on their own machine only; a shared file system holds those of others. */
-const hostTag = (): string => createHash("sha256").update(hostname()).digest("hex").slice(0, 4);
+export const hostTag = (): string => createHash("sha256").update(hostname()).digest("hex").slice(0, 4);
 
-function isAlive(pid: number): boolean {
+/** Whether a process of this machine runs. */
+export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;

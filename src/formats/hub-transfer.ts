@@ -1,10 +1,11 @@
 // One file from the hub to the disk: retries, resumes where a connection was cut, and compares size and hash before the file gets its name.
 import { createHash, type Hash } from "node:crypto";
-import { closeSync, createReadStream, existsSync, ftruncateSync, openSync, renameSync, rmSync, statSync } from "node:fs";
+import { closeSync, createReadStream, existsSync, ftruncateSync, openSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { storageError } from "../base/atomic.ts";
 import { AbortedError, RemoteError } from "../base/errors.ts";
 import { writeFully } from "../base/file-io.ts";
+import { PartialFile } from "./hub-partial.ts";
 
 export interface TransferOptions {
   readonly fetch: typeof fetch;
@@ -51,9 +52,10 @@ export async function fetchWithRetries(url: string | URL, init: RequestInit, opt
 }
 
 /**
- * Downloads to `target`; what an earlier try left in `target.incomplete` is kept and continued.
+ * Downloads to `target`; what an earlier try left is continued, and what this one got before it fails is left for the next. Several calls, and
+ * processes, may download the same file at once.
  * @throws RemoteError for refusals, cut connections after the last attempt, and content of another size or hash; CheckpointError when the
- *   disk refuses; AbortedError.
+ *   disk refuses; AbortedError; what `onBytes` throws, as it is.
  */
 export async function transfer(
   file: RemoteFile,
@@ -61,16 +63,32 @@ export async function transfer(
   options: TransferOptions,
   onBytes: (loaded: number) => void,
 ): Promise<void> {
-  const incomplete = `${target}.incomplete`;
+  const partial = new PartialFile(target);
+  try {
+    await fill(partial, file, target, options, onBytes);
+    partial.finish();
+  } finally {
+    partial.keep();
+  }
+}
+
+/** Until all bytes are there and are the right ones, or another download was faster. */
+async function fill(
+  partial: PartialFile,
+  file: RemoteFile,
+  target: string,
+  options: TransferOptions,
+  onBytes: (loaded: number) => void,
+): Promise<void> {
   let failures = 0;
-  for (;;) {
-    const before = existsSync(incomplete) ? statSync(incomplete).size : 0;
+  while (!existsSync(target)) {
+    const before = partial.bytes;
     if (before > file.size) {
-      rmSync(incomplete);
+      partial.remove();
       continue;
     }
     if (before < file.size || file.size === 0) {
-      const outcome = await receive(file, incomplete, before, options, onBytes);
+      const outcome = await receive(file, partial, before, options, onBytes);
       if (outcome !== undefined) {
         // A connection that brings something each time may be cut as often as it likes.
         failures = outcome.progressed ? 1 : failures + 1;
@@ -84,15 +102,23 @@ export async function transfer(
         continue;
       }
     }
-    const hash = await hashOf(incomplete, file);
+    const hash = await hashOf(partial.path, file);
     if (hash !== file.hash.hex) {
-      rmSync(incomplete, { force: true });
+      partial.remove();
       throw new RemoteError(`${file.name}: expected content with hash ${file.hash.hex}, got ${hash}`, {
         hint: "The file was changed on its way, or the server's list is wrong: run the command again.",
       });
     }
-    renameSync(incomplete, target);
     return;
+  }
+}
+
+/** What the caller's own function threw: no failure of the transfer. */
+class ObserverFailure {
+  readonly error: unknown;
+
+  constructor(error: unknown) {
+    this.error = error;
   }
 }
 
@@ -106,7 +132,7 @@ interface Cut {
 /** One request for the rest of a file. @returns how it was cut, or undefined when all bytes are there. */
 async function receive(
   file: RemoteFile,
-  incomplete: string,
+  partial: PartialFile,
   before: number,
   options: TransferOptions,
   onBytes: (loaded: number) => void,
@@ -117,34 +143,46 @@ async function receive(
   const response = await fetchWithRetries(file.url, { headers }, options);
   if (response.status !== 200 && response.status !== 206) {
     await response.body?.cancel();
-    if (response.status === 416 && before > 0) rmSync(incomplete);
+    if (response.status === 416 && before > 0) partial.remove();
     if (response.status === 416 && before > 0) return { loaded: 0, progressed: false, reason: "status 416" };
     throw refusal(response.status, file.name);
   }
   // A server that does not know ranges starts again from the beginning.
   let loaded = response.status === 206 ? startOfRange(response, before) : 0;
   if (loaded > before) throw new RemoteError(`${file.name}: expected the bytes from ${before} on, got those from ${loaded} on`);
+  const tell = (bytes: number): void => {
+    try {
+      onBytes(bytes);
+    } catch (error) {
+      throw new ObserverFailure(error);
+    }
+  };
   let fd: number | undefined;
   try {
-    fd = openSync(incomplete, existsSync(incomplete) ? "r+" : "w");
+    fd = openSync(partial.path, existsSync(partial.path) ? "r+" : "w");
     ftruncateSync(fd, loaded);
-    if (loaded > 0) onBytes(loaded);
+    if (loaded > 0) tell(loaded);
     for await (const chunk of response.body ?? []) {
       if (loaded + chunk.length > file.size) {
-        rmSync(incomplete, { force: true });
+        partial.remove();
         throw new RemoteError(`${file.name}: expected ${file.size} bytes, got more`, {
           hint: "The server's list of files is wrong or out of date.",
         });
       }
       writeFully(fd, chunk, loaded);
       loaded += chunk.length;
-      onBytes(loaded);
+      tell(loaded);
     }
   } catch (cause) {
+    if (cause instanceof ObserverFailure) {
+      // Where nothing was read of the answer yet, nobody else gives it up.
+      if (response.body?.locked === false) await response.body.cancel();
+      throw cause.error;
+    }
     if (cause instanceof RemoteError) throw cause;
     stopIfAborted(options);
     const code = (cause as NodeJS.ErrnoException).code;
-    if (code !== undefined && /^E(NOSPC|ACCES|DQUOT|FBIG|IO|PERM|ROFS)$/.test(code)) throw storageError(cause, incomplete);
+    if (code !== undefined && /^E(NOSPC|ACCES|DQUOT|FBIG|IO|PERM|ROFS)$/.test(code)) throw storageError(cause, partial.path);
     return { loaded, progressed: loaded > before, reason: reasonOf(cause), cause };
   } finally {
     if (fd !== undefined) closeSync(fd);

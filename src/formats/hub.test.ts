@@ -1,11 +1,25 @@
 // Downloads against a server with the hub's endpoints: model info, file tree, resolve with ranges.
+import { execFile, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, lstatSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  lstatSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
+import { promisify } from "node:util";
 import { afterEach, beforeEach, describe, expect, it, test } from "vitest";
+import { hostTag } from "../base/atomic.ts";
 import { AbortedError, RemoteError, UsageError } from "../base/errors.ts";
 import { downloadModel, type HubOptions, type HubProgress } from "./hub.ts";
 
@@ -268,6 +282,117 @@ describe("what goes wrong", () => {
       },
     ]);
     await expect(download({ signal: controller.signal })).rejects.toThrow(AbortedError);
+  });
+});
+
+describe("what the caller's function throws", () => {
+  it("ends the download as it is, and the next one goes on from there", async () => {
+    const failure = new TypeError("fetch failed");
+    const before = resolves().length;
+    const onProgress = ({ file, loaded }: HubProgress): void => {
+      if (file === "model.safetensors" && loaded > 0) throw failure;
+    };
+    expect(await download({ onProgress }).catch((error: unknown) => error)).toBe(failure);
+    expect(resolves().filter(({ path }) => path.endsWith("model.safetensors")).length).toBe(before + 1);
+    // Also where it throws before a byte of the answer was read.
+    expect(await download({ onProgress }).catch((error: unknown) => error)).toBe(failure);
+    expect(resolves().filter(({ path }) => path.endsWith("model.safetensors")).length).toBe(before + 2);
+    requests = [];
+    expect(readFileSync(join(await download(), "model.safetensors")).equals(weights)).toBe(true);
+    expect(resolves().find(({ path }) => path.endsWith("model.safetensors"))?.range ?? "bytes=1-").toMatch(/^bytes=[1-9]/);
+  });
+});
+
+describe("several downloads at once", () => {
+  const isWeights = /resolve.*model.safetensors/;
+  const blobs = (): string[] => readdirSync(join(cacheDir, "models--owner--name", "blobs"));
+  const whole = (): string[] => [sha256(weights), gitHash(files["config.json"]), gitHash(files["tokenizer.json"])].sort();
+
+  /** Half of the weights to each of `count` requests; the rest when all of them are there. */
+  function meet(count: number): void {
+    const waiting: ServerResponse[] = [];
+    for (let i = 0; i < count; i++) {
+      faults.push([
+        isWeights,
+        (_, response) => {
+          response.writeHead(200, { "content-length": weights.length });
+          response.write(weights.subarray(0, 150_000));
+          waiting.push(response);
+          if (waiting.length === count) for (const each of waiting) setTimeout(() => each.end(weights.subarray(150_000)), 20);
+        },
+      ]);
+    }
+  }
+
+  it("in one process", async () => {
+    meet(3);
+    const folders = await Promise.all([download(), download(), download()]);
+    expect(new Set(folders).size).toBe(1);
+    expect(readFileSync(join(folders[0], "model.safetensors")).equals(weights)).toBe(true);
+    expect(blobs().sort()).toEqual(whole());
+    expect(readdirSync(folders[0]).sort()).toEqual(["config.json", "model.safetensors", "tokenizer.json"]);
+  });
+
+  it("in several processes", async () => {
+    meet(2);
+    const program = `import { downloadModel } from ${JSON.stringify(new URL("hub.ts", import.meta.url).href)};
+      console.log(await downloadModel("owner/name", ${JSON.stringify({ hubUrl, cacheDir, attempts: 1 })}));`;
+    const register = new URL("../runtime/testing/register-typescript.mjs", import.meta.url).href;
+    const run = promisify(execFile);
+    const start = () => run(process.execPath, ["--import", register, "--input-type=module", "--eval", program]);
+    const [a, b] = await Promise.all([start(), start()]);
+    expect(a.stdout).toBe(b.stdout);
+    expect(readFileSync(join(a.stdout.trim(), "model.safetensors")).equals(weights)).toBe(true);
+    expect(blobs().sort()).toEqual(whole());
+  });
+
+  it("one fails, the other does not notice; what it left goes when the file is there", async () => {
+    const held: ServerResponse[] = [];
+    faults.push(
+      [
+        isWeights,
+        (_, response) => {
+          response.writeHead(200, { "content-length": weights.length });
+          response.write(weights.subarray(0, 100_000));
+          held.push(response);
+        },
+      ],
+      [isWeights, status(404)],
+    );
+    const first = download();
+    while (held.length === 0) await new Promise((tick) => setTimeout(tick, 5));
+    await expect(download()).rejects.toThrow(/not found/);
+    held[0].end(weights.subarray(100_000));
+    expect(readFileSync(join(await first, "model.safetensors")).equals(weights)).toBe(true);
+    expect(blobs().sort()).toEqual(whole());
+  });
+
+  it("goes on with what a killed process left, and leaves alone what a living one writes", async () => {
+    await download();
+    const folder = join(cacheDir, "models--owner--name");
+    const blob = join(folder, "blobs", sha256(weights));
+    // A process that has ended.
+    const { pid: dead } = spawnSync(process.execPath, ["--version"]);
+    const name = (pid: number, id: string): string => `${blob}.incomplete-${pid}-0-${hostTag()}${id.repeat(8)}`;
+    const living = name(process.ppid, "c");
+    rmSync(blob);
+    rmSync(join(folder, "snapshots", commit, "model.safetensors"));
+    writeFileSync(name(dead, "a"), weights.subarray(0, 200_000));
+    writeFileSync(name(dead, "b"), weights.subarray(0, 1000));
+    writeFileSync(living, weights.subarray(0, 250_000));
+    requests = [];
+    await download();
+    expect(resolves().map(({ range }) => range)).toEqual(["bytes=200000-"]);
+    expect(blobs().sort()).toEqual([...whole(), basename(living)].sort());
+    expect(readFileSync(blob).equals(weights)).toBe(true);
+    // Nobody writes to it for hours.
+    rmSync(blob);
+    const longAgo = new Date(Date.now() - 3 * 3600 * 1000);
+    utimesSync(living, longAgo, longAgo);
+    requests = [];
+    await download();
+    expect(resolves().map(({ range }) => range)).toEqual(["bytes=250000-"]);
+    expect(blobs().sort()).toEqual(whole());
   });
 });
 

@@ -1,7 +1,9 @@
 // Models from the Hugging Face hub by name, into the cache folder that Python's huggingface_hub uses too:
 // models--OWNER--NAME/{blobs/HASH, snapshots/COMMIT/FILE → blob, refs/REVISION}. Lists come through @huggingface/hub; files are fetched
-// here, because they are resumed and compared with their hash. Nothing is requested until a function is called.
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+// here, because they are resumed and compared with their hash. Files and links appear whole, so that several processes may download at once.
+// Nothing is requested until a function is called.
+import { randomBytes } from "node:crypto";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, symlinkSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import type { ListFileEntry } from "@huggingface/hub";
@@ -19,7 +21,7 @@ export interface HubProgress {
 }
 
 export interface HubOptions {
-  /** Called as bytes arrive, at least once a file. */
+  /** Called as bytes arrive, at least once a file. What it throws ends the download; the next one goes on from there. */
   onProgress?: (progress: HubProgress) => void;
   /** Never ask the hub: use what is in the cache. Default: whether HF_HUB_OFFLINE says so. */
   offline?: boolean;
@@ -218,12 +220,14 @@ async function fetchFile(
 
 /** A relative link, so that the cache can be moved; a copy where links are not allowed (Windows). */
 function placeLink(blob: string, link: string): void {
-  rmSync(link, { force: true });
+  // Made aside: another process may place the same link, or read it, at this moment.
+  const aside = `${link}.${randomBytes(6).toString("hex")}`;
   try {
-    symlinkSync(relative(dirname(link), blob), link);
+    symlinkSync(relative(dirname(link), blob), aside);
   } catch {
-    copyFileSync(blob, link);
+    copyFileSync(blob, aside);
   }
+  renameSync(aside, link);
 }
 
 /** The copy in the cache. @throws RemoteError when there is none or part of it is missing. */
