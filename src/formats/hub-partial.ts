@@ -42,16 +42,16 @@ export class PartialFile {
   /** It is whole: it takes the name, unless another one did. @throws RemoteError when it is gone. */
   finish(): void {
     mine.delete(this.path);
-    if (existsSync(this.#target)) return this.remove();
     try {
-      renameSync(this.path, this.#target);
+      if (!existsSync(this.#target)) renameSync(this.path, this.#target);
     } catch (cause) {
-      if (existsSync(this.#target)) return this.remove();
-      throw new RemoteError(`${this.path}: expected the file that was downloaded, got nothing there`, {
-        cause,
-        hint: "Something else writes to the cache: run the command again.",
-      });
+      if (!existsSync(this.#target))
+        throw new RemoteError(`${this.path}: expected the file that was downloaded, got nothing there`, {
+          cause,
+          hint: "Something else writes to the cache: run the command again.",
+        });
     }
+    this.remove();
   }
 
   /** Leaves it for the next try. Does nothing after `finish`. */
