@@ -59,7 +59,7 @@ export async function runJob(job: Job, onProgress: (steps: number, meanReturn: n
   for await (const event of agent.learn(row.steps, { signal })) {
     if (event.kind !== "step") continue;
     const mean = event.metrics["rollout/ep_rew_mean"];
-    if (mean === undefined || (event.step % every !== 0 && event.step !== event.total)) continue;
+    if (mean === undefined || (event.metrics["time/iterations"] % every !== 0 && event.step !== event.total)) continue;
     curve.push([event.metrics["time/total_timesteps"], round(mean, 2)]);
     onProgress(event.metrics["time/total_timesteps"], mean);
   }

@@ -18,7 +18,7 @@ export function commandHelp(command: Command, output: Output, program = "longwav
   }
   const { colors } = output;
   const text = parser
-    .description([`${command.summary}.`, command.description].filter((part) => part !== "").join("\n\n"))
+    .description(reflow([`${command.summary}.`, command.description].filter((part) => part !== "").join("\n\n"), helpWidth(output)))
     .configureOutput({ getOutHelpWidth: () => helpWidth(output), getOutHasColors: () => colors.isColorSupported })
     .configureHelp({
       styleTitle: (title) => colors.bold(title),
@@ -29,6 +29,25 @@ export function commandHelp(command: Command, output: Output, program = "longwav
     .helpInformation();
   const examples = command.examples.map(({ command: line, note }) => `  ${colors.dim(`# ${note}`)}\n  ${program} ${line}`);
   return examples.length === 0 ? text : `${text}\n${colors.bold("Examples:")}\n${examples.join("\n\n")}\n`;
+}
+
+/** Lines of a paragraph joined and broken anew at `width`; a line that begins with a space stays as it is, as does an empty one. */
+export function reflow(text: string, width: number): string {
+  const joined = text.replace(/(?<=\S)\n(?=\S)/g, " ");
+  return joined
+    .split("\n")
+    .map((line) => (line.startsWith(" ") ? line : wrap(line, width)))
+    .join("\n");
+}
+
+function wrap(line: string, width: number): string {
+  const lines = [""];
+  for (const word of line.split(" ")) {
+    const last = lines.length - 1;
+    if (lines[last] !== "" && lines[last].length + 1 + word.length > width) lines.push(word);
+    else lines[last] += lines[last] === "" ? word : ` ${word}`;
+  }
+  return lines.join("\n");
 }
 
 const helpWidth = (output: Output): number => Math.min(Math.max(output.columns, 60), 110);

@@ -32,6 +32,8 @@ const progressSchema = z.object({
   /** Step of the last evaluation and sample; absent before the first one. */
   evaluatedAt: count.optional(),
   sampledAt: count.optional(),
+  /** Counted steps of one step of the loop, where that is not 1. */
+  stepSize: count.positive().optional(),
   /** The trainable said that there is nothing left to learn. */
   done: z.boolean(),
 });

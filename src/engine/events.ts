@@ -9,7 +9,7 @@ export type Json = null | boolean | number | string | readonly Json[] | { readon
 export type JsonRecord = { readonly [key: string]: Json };
 
 interface BaseEvent {
-  /** Completed steps when the event happened: 0 before the first one, `total` at the end. */
+  /** Completed steps when the event happened: 0 before the first one, `total` at the end. Environment steps where an environment is learnt in. */
   readonly step: number;
   /** Steps of the whole run. */
   readonly total: number;

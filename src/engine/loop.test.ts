@@ -75,6 +75,48 @@ describe("order of events", () => {
     expect(ofKind(events, "checkpoint").map(({ reason }) => reason)).toEqual(["interval", "final"]);
   });
 
+  test("steps that count for more than one do so in events, messages and checkpoints, also after a resume", async () => {
+    const counted = { stepSize: 32, logEvery: 2, evaluateEvery: 3, keepBest: { metric: "loss" }, checkpoints } as const;
+    const first = await play(new ToyTrainable(), { ...counted, steps: 5 });
+    expect(told(first.events)).toEqual([
+      "run-start 0",
+      "step 64",
+      "evaluation 96",
+      "checkpoint 96",
+      "step 128",
+      "step 160",
+      "evaluation 160",
+      "checkpoint 160",
+      "run-end 160",
+    ]);
+    expect(first.events.at(-1)).toMatchObject({ total: 160, best: { step: 160 } });
+    expect(checkpoints.steps()).toEqual([96, 160]);
+    const second = await play(new ToyTrainable(), { ...counted, steps: 7, resume: "latest" });
+    expect(told(second.events)).toEqual([
+      "run-start 160",
+      "step 192",
+      "evaluation 192",
+      "checkpoint 192",
+      "step 224",
+      ...told(second.events).slice(5),
+    ]);
+    expect(learned([...first.events, ...second.events].filter(({ kind }) => kind === "step")).length).toBe(5);
+    const wrong = await play(new ToyTrainable(), { ...counted, stepSize: 16, steps: 9, resume: "latest" });
+    expect(wrong.error).toBeInstanceOf(CheckpointError);
+    expect(String(wrong.error)).toMatch(/expected 32 counted steps/);
+    const controller = new AbortController();
+    controller.abort();
+    const stopped = await play(new ToyTrainable(), { ...counted, steps: 9, resume: "latest" }, controller.signal);
+    expect(String(stopped.error)).toMatch(/after step 224 of 288/);
+  });
+
+  test("a checkpoint that counts the loop's own steps is gone on with in larger ones", async () => {
+    await play(new ToyTrainable(), { steps: 4, checkpoints });
+    const { events } = await play(new ToyTrainable(), { steps: 6, stepSize: 10, checkpoints, resume: "latest" });
+    expect(told(events)).toEqual(["run-start 40", "step 50", "step 60", "checkpoint 60", "run-end 60"]);
+    expect(checkpoints.steps()).toEqual([4, 60]);
+  });
+
   test("no steps at all is a run too", async () => {
     const { events, error } = await play(new ToyTrainable(), { steps: 0, checkpoints });
     expect(error).toBeUndefined();

@@ -7,7 +7,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { stageDirectory, storageError } from "../base/atomic.ts";
 import { AbortedError, CheckpointError, invariant, NotFiniteError, UsageError } from "../base/errors.ts";
 import { parseOptions } from "../base/schema.ts";
-import { newProgress, type Progress } from "./checkpoint-manifest.ts";
+import { type Checkpoint, newProgress, type Progress } from "./checkpoint-manifest.ts";
 import type { CheckpointStore } from "./checkpoints.ts";
 import type { CheckpointReason, EndReason, JsonRecord, Metrics, RunEvent, WarningCode } from "./events.ts";
 import { changeableSettings, type LoopSettings, loopSchema } from "./loop-options.ts";
@@ -24,6 +24,11 @@ export interface LoopOptions extends LoopSettings {
   config?: JsonRecord;
   /** Names of settings that may differ at resume. Default {@link changeableSettings}. */
   changeable?: readonly string[];
+  /**
+   * What a step counts for in events, names of checkpoints and messages: a step of reinforcement learning is a rollout of so many environment
+   * steps. `steps` and the `…Every` settings count the loop's own. Default 1.
+   */
+  stepSize?: number;
 }
 
 /** The loop gives the event loop a turn when this long has passed since the last one. */
@@ -38,7 +43,7 @@ const turnMs = 25;
  * a checkpoint cannot be resumed or nothing can be saved, UsageError for wrong options.
  */
 export async function* runLoop(trainable: Trainable, options: LoopOptions, signal?: AbortSignal): AsyncGenerator<RunEvent> {
-  const { checkpoints, resume, config = {}, changeable = changeableSettings, ...given } = options;
+  const { checkpoints, resume, config = {}, changeable = changeableSettings, stepSize = 1, ...given } = options;
   const settings = parseOptions(loopSchema, given);
   if ((settings.keepBest || settings.earlyStopping) && (settings.evaluateEvery === 0 || !trainable.evaluate))
     throw new UsageError("keepBest, earlyStopping: expected evaluations, got none", {
@@ -56,16 +61,18 @@ export async function* runLoop(trainable: Trainable, options: LoopOptions, signa
         hint: "Resume that run, or give the new one a folder of its own.",
       },
     );
+  const firstStep = from ? ownStep(from, stepSize) : 0;
   const run: RunState = {
     trainable,
     settings,
     checkpoints,
     config,
-    step: from?.step ?? 0,
-    progress: from?.progress ?? newProgress(),
+    stepSize,
+    step: firstStep,
+    progress: { ...(from?.progress ?? newProgress()), ...(stepSize === 1 ? {} : { stepSize }) },
     elapsedBefore: from?.progress.elapsedSeconds ?? 0,
     startedAt: performance.now(),
-    firstStep: from?.step ?? 0,
+    firstStep,
     savedAt: performance.now(),
     saved: from,
     stepSeconds: 0,
@@ -85,11 +92,19 @@ export async function* runLoop(trainable: Trainable, options: LoopOptions, signa
 
 type Settings = ReturnType<typeof parseOptions<typeof loopSchema>>;
 
+/** The loop's own number of steps. A checkpoint that tells no size was written when updates were counted. */
+function ownStep({ path, step, progress }: Checkpoint, stepSize: number): number {
+  if (progress.stepSize === undefined) return step;
+  if (progress.stepSize === stepSize) return step / stepSize;
+  throw new CheckpointError(`resume ${path}: expected ${progress.stepSize} counted steps for one of the run, got ${stepSize}`);
+}
+
 interface RunState {
   readonly trainable: Trainable;
   readonly settings: Settings;
   readonly checkpoints: CheckpointStore | undefined;
   readonly config: JsonRecord;
+  readonly stepSize: number;
   /** Completed steps. */
   step: number;
   progress: Progress;
@@ -98,7 +113,7 @@ interface RunState {
   readonly startedAt: number;
   readonly firstStep: number;
   savedAt: number;
-  /** The newest checkpoint. */
+  /** The newest checkpoint, with the step that it is named by. */
   saved: { step: number; path: string } | undefined;
   /** Seconds in steps since the last step event. */
   stepSeconds: number;
@@ -149,7 +164,7 @@ async function* runSteps(run: RunState, signal: AbortSignal | undefined): AsyncG
     if (best) {
       yield* saveIfNew(run, "best");
       // The best one on disk is what later evaluations compete with.
-      if (run.checkpoints && run.saved?.step !== run.step) progress.best = bestBefore;
+      if (run.checkpoints && run.saved?.step !== counted(run)) progress.best = bestBefore;
     } else if (run.step > 0 && (isDue(settings.checkpointEvery, run.step) || overdue)) yield* saveIfNew(run, "interval");
 
     const startedAt = performance.now();
@@ -184,7 +199,7 @@ async function* evaluate(run: RunState): AsyncGenerator<RunEvent, boolean> {
     const { metric, mode } = settings.keepBest;
     const value = metricOf(metrics, metric, "keepBest");
     best = improves(value, progress.best?.value, mode, 0);
-    if (best) progress.best = { step, metric, value };
+    if (best) progress.best = { step: counted(run), metric, value };
   }
   if (settings.earlyStopping) {
     const { metric, mode, minDelta } = settings.earlyStopping;
@@ -212,7 +227,8 @@ function improves(value: number, toBeat: number | undefined, mode: "min" | "max"
 
 /** Saves unless the newest checkpoint is of this very step. A failure is a warning as long as an older checkpoint is there to go back to. */
 async function* saveIfNew(run: RunState, reason: CheckpointReason): AsyncGenerator<RunEvent> {
-  const { trainable, checkpoints, config, settings, progress, step } = run;
+  const { trainable, checkpoints, config, settings, progress } = run;
+  const step = counted(run);
   if (!checkpoints || run.saved?.step === step) return;
   // A run that was stopped before its first step has nothing to save.
   if (step === 0 && reason === "aborted") return;
@@ -239,7 +255,8 @@ async function* saveIfNew(run: RunState, reason: CheckpointReason): AsyncGenerat
 }
 
 async function* checkFinite(run: RunState, result: StepResult): AsyncGenerator<RunEvent> {
-  const { settings, progress, step } = run;
+  const { settings, progress } = run;
+  const step = counted(run);
   const wrong = settings.watchedMetrics.filter((name) => result.metrics[name] !== undefined && !Number.isFinite(result.metrics[name]));
   if (wrong.length === 0) {
     progress.consecutiveSkips = 0;
@@ -259,7 +276,9 @@ async function* checkFinite(run: RunState, result: StepResult): AsyncGenerator<R
 }
 
 /** `nan-step-<n>/` in the run's folder: the step's metrics and what the trainable adds. */
-async function dumpStep({ trainable, checkpoints, step }: RunState, result: StepResult): Promise<{ text: string; hint: string }> {
+async function dumpStep(run: RunState, result: StepResult): Promise<{ text: string; hint: string }> {
+  const { trainable, checkpoints } = run;
+  const step = counted(run);
   if (!checkpoints) return { text: "", hint: "" };
   const path = join(checkpoints.runDirectory, `nan-step-${step}`);
   try {
@@ -311,7 +330,7 @@ const warning = (run: RunState, code: WarningCode, message: string, hint?: strin
 function abortedError(run: RunState, signal: AbortSignal | undefined): AbortedError {
   const reason: unknown = signal?.reason;
   const why = reason instanceof AbortedError ? reason.message : "aborted";
-  return new AbortedError(`run: ${why} after step ${run.step} of ${run.settings.steps}`, {
+  return new AbortedError(`run: ${why} after step ${counted(run)} of ${run.settings.steps * run.stepSize}`, {
     cause: reason,
     hint: run.saved ? `Resume from ${run.saved.path}.` : undefined,
   });
@@ -320,7 +339,10 @@ function abortedError(run: RunState, signal: AbortSignal | undefined): AbortedEr
 type Distribute<T> = T extends RunEvent ? Omit<T, "step" | "total" | "time"> : never;
 
 const stamp = (run: RunState, { kind, ...event }: Distribute<RunEvent>): RunEvent =>
-  ({ kind, step: run.step, total: run.settings.steps, time: Date.now(), ...event }) as RunEvent;
+  ({ kind, step: counted(run), total: run.settings.steps * run.stepSize, time: Date.now(), ...event }) as RunEvent;
+
+/** Completed steps as events and checkpoints count them. */
+const counted = ({ step, stepSize }: RunState): number => step * stepSize;
 
 const secondsSince = (start: number): number => (performance.now() - start) / 1000;
 const elapsed = (run: RunState): number => run.elapsedBefore + secondsSince(run.startedAt);

@@ -1,22 +1,10 @@
 // Learning from reward in an environment: an algorithm and an environment in, run folders out, one for each seed.
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { writeFileAtomic } from "../base/atomic.ts";
 import { UsageError } from "../base/errors.ts";
-import {
-  changeableSettings,
-  createRunDirectory,
-  openCheckpoint,
-  type RunDirectory,
-  type RunEvent,
-  runLoop,
-  withSinks,
-} from "../engine/index.ts";
+import { changeableSettings, createRunDirectory, type RunDirectory, type RunEvent, runLoop, withSinks } from "../engine/index.ts";
 import { countParameters } from "../nn/index.ts";
-import { evaluatePolicy } from "../rl/control/agent.ts";
-import type { EpisodeResult } from "../rl/control/evaluation.ts";
 import { controlSchema, controlSettings } from "../rl/control/options.ts";
-import { type ControlPolicy, loadControlPolicy } from "../rl/control/policy-file.ts";
 import { describeSpace } from "../rl/control/spaces.ts";
 import { ControlTrainer } from "../rl/control/trainer.ts";
 import { type AggregateScore, aggregateScores } from "../rl/core/aggregate-scores.ts";
@@ -102,6 +90,14 @@ const nameOf = ({ name, algo, env }: Pick<ControlRunSettings, "name" | "algo" | 
 async function* learn(settings: ControlRunSettings, { backend, signal, onRun }: ControlContext): AsyncGenerator<RunEvent> {
   const resume = settings.resume === undefined ? undefined : locateRun(settings.resume);
   const former = resume && openFormer(resume.run, { mark: "algo", kind: "a run in an environment", commands: "rl" });
+  if (former && resume?.checkpoint === "auto") {
+    const end = endOf(former, settings);
+    if (end !== undefined) {
+      onRun?.(former);
+      yield stage("finished", end, { progress: 1 });
+      return;
+    }
+  }
   const threshold = settings.rewardThreshold ?? (settings.stopWhenSolved ? thresholdOf(settings.env) : undefined);
   if (settings.stopWhenSolved && threshold === undefined)
     throw new UsageError(`stopWhenSolved: expected an environment with a threshold, got ${settings.env}`, {
@@ -124,6 +120,7 @@ async function* learn(settings: ControlRunSettings, { backend, signal, onRun }: 
     ...(evaluation ? { evaluation } : {}),
   });
   try {
+    const numUpdates = Math.ceil(steps / trainer.stepsPerIteration);
     yield stage("environment", describeTask(settings, trainer), { progress: 1 });
     const config = recordOf(settings, {}, ["seeds"]);
     if (former && former.checkpoints.steps().length === 0)
@@ -136,7 +133,8 @@ async function* learn(settings: ControlRunSettings, { backend, signal, onRun }: 
     const loop = runLoop(
       trainer,
       {
-        steps: Math.ceil(steps / trainer.stepsPerIteration),
+        steps: numUpdates,
+        stepSize: trainer.stepsPerIteration,
         logEvery: settings.logEvery,
         evaluateEvery: every(evaluateEvery),
         checkpointEvery: every(settings.checkpointEvery),
@@ -158,6 +156,22 @@ async function* learn(settings: ControlRunSettings, { backend, signal, onRun }: 
   }
 }
 
+/** What to say of a run that has nothing left to do; undefined for one that goes on. */
+function endOf({ path, checkpoints }: RunDirectory, { steps, numEnvs, numSteps, evaluateEvery }: ControlRunSettings): string | undefined {
+  const newest = checkpoints.latest();
+  if (newest === undefined) return undefined;
+  const { done, totalTokens, evaluatedAt, best } = newest.progress;
+  const perUpdate = numEnvs * numSteps;
+  const isWhole = totalTokens >= Math.ceil(steps / perUpdate) * perUpdate;
+  // Interrupted between the last update and the last evaluation, or now to be evaluated for the first time.
+  const isEvaluated = evaluateEvery === 0 || evaluatedAt === totalTokens / perUpdate;
+  if (!done && !(isWhole && isEvaluated)) return undefined;
+  const found = best ? ` (best mean return ${best.value.toFixed(2)} at step ${best.step})` : "";
+  return done
+    ? `${path} was solved at environment step ${totalTokens}${found}: nothing is left to do. Start a new run without stopWhenSolved and rewardThreshold to learn longer.`
+    : `${path} is finished: it is at environment step ${totalTokens} of ${totalTokens}${found}. Set steps above ${totalTokens} to go on.`;
+}
+
 async function* withMachine(events: AsyncGenerator<RunEvent>, backend: Backend): AsyncGenerator<RunEvent> {
   for await (const event of events) {
     yield event;
@@ -170,58 +184,6 @@ function describeTask(
   { control: { policy, observationSpace, actionSpace } }: ControlTrainer,
 ): string {
   const parameters = countParameters(policy.specs);
-  return `${algo} in ${environmentName(env)}: observations ${describeSpace(observationSpace)}, actions ${describeSpace(actionSpace)}; ${numEnvs} × ${numSteps} steps a rollout, ${parameters.toLocaleString("en")} parameters, seed ${seed}`;
-}
-
-/** A policy with the name of its environment's source, from a run folder, a checkpoint or the folder of a saved policy. */
-export interface LocatedPolicy {
-  readonly control: ControlPolicy;
-  readonly path: string;
-}
-
-/**
- * @param which of a run's checkpoints; a path of a checkpoint is taken as it is.
- * @throws CheckpointError, FormatError when there is no policy.
- */
-export function locatePolicy(path: string, which: "best" | "latest" = "best"): LocatedPolicy {
-  const { run, checkpoint } = locateRun(path);
-  // A checkpoint, or a policy that was saved by itself.
-  if (checkpoint !== "auto" || existsSync(join(path, "policy.json"))) return { control: loadControlPolicy(path), path };
-  const former = openFormer(run, { mark: "algo", kind: "a run in an environment", commands: "rl" });
-  const found = (which === "best" ? former.checkpoints.best() : undefined) ?? openCheckpoint(run);
-  return { control: loadControlPolicy(found.path), path: found.path };
-}
-
-export interface EvaluateRunOptions {
-  episodes: number;
-  deterministic?: boolean;
-  seed?: number;
-  envs?: number;
-  /** Default: that of the run. */
-  env?: string;
-  which?: "best" | "latest";
-  signal?: AbortSignal;
-}
-
-/** Plays episodes with the policy of a run. @throws UsageError when the environment is not one of the policy's spaces. */
-export async function evaluateRun(
-  backend: Backend,
-  path: string,
-  options: EvaluateRunOptions,
-): Promise<{ results: EpisodeResult[]; checkpoint: string; environment: string }> {
-  const { episodes, envs = 1, which = "best", env, ...rest } = options;
-  const { control: policy, path: checkpoint } = locatePolicy(path, which);
-  const source = sourceOf(path, policy, env);
-  const environments = await openNamedEnvironments(source.env, Math.min(envs, episodes), { options: source.options });
-  const results = await evaluatePolicy(backend, policy, environments, { episodes, ...rest });
-  return { results, checkpoint, environment: source.env };
-}
-
-/** The environment of a policy, as the run recorded it. */
-export function sourceOf(path: string, policy: ControlPolicy, env?: string): { env: string; options: Readonly<Record<string, unknown>> } {
-  if (env !== undefined) return { env, options: {} };
-  const { run } = locateRun(path);
-  if (!existsSync(join(run, "config.json"))) return { env: policy.environment, options: {} };
-  const { config } = openFormer(run, { mark: "algo", kind: "a run in an environment", commands: "rl" });
-  return { env: String(config.env), options: (config.envOptions ?? {}) as Record<string, unknown> };
+  const updates = `an update every ${(numEnvs * numSteps).toLocaleString("en")} environment steps (${numEnvs} × ${numSteps})`;
+  return `${algo} in ${environmentName(env)}: observations ${describeSpace(observationSpace)}, actions ${describeSpace(actionSpace)}; ${updates}, ${parameters.toLocaleString("en")} parameters, seed ${seed}`;
 }

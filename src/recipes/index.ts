@@ -7,16 +7,7 @@ export {
   type BenchRow,
   benchDecode,
 } from "./bench-decode/bench-decode.ts";
-export {
-  type ControlContext,
-  control,
-  describeScores,
-  type EvaluateRunOptions,
-  evaluateRun,
-  type LocatedPolicy,
-  locatePolicy,
-  sourceOf,
-} from "./control.ts";
+export { type ControlContext, control, describeScores } from "./control.ts";
 export {
   type ControlRunOptions,
   type ControlRunSettings,
@@ -24,6 +15,7 @@ export {
   controlRunSchema,
   savedControlSettings,
 } from "./control-options.ts";
+export { type EvaluateRunOptions, evaluateRun, type LocatedPolicy, locatePolicy, sourceOf } from "./control-policy.ts";
 export { openNamedEnvironments, openSingleEnvironment } from "./control-source.ts";
 export { type EpisodeFrame, episodePage, type RecordedEpisode, type RecordOptions, recordEpisode } from "./control-watch.ts";
 export { openDrafter, resolveDrafter } from "./drafter-source.ts";

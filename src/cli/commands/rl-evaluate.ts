@@ -1,6 +1,7 @@
 // `longwave rl evaluate <run>`: returns of whole episodes with a trained policy.
 import { z } from "zod";
 import { defineCommand } from "../command.ts";
+import { policyFields } from "../policy-fields.ts";
 import { formatMetric } from "../render/format.ts";
 import { table } from "../render/table.ts";
 
@@ -8,17 +9,22 @@ export const rlEvaluate = defineCommand({
   name: "rl evaluate",
   summary: "Measure the return of a trained policy",
   schema: z.object({
-    run: z.string().min(1).describe("Run folder, one of its checkpoints, or the folder of a saved policy."),
+    ...policyFields,
     episodes: z.int().positive().max(1_000_000).default(100).describe("Episodes to play."),
     stochastic: z.boolean().default(false).describe("Draw actions from the policy, instead of the most probable ones."),
-    checkpoint: z.enum(["best", "latest"]).default("best").describe("Which checkpoint of a run, where its best one was kept."),
     env: z.string().min(1).optional().describe("Another environment with the same spaces. Default: that of the run."),
     numEnvs: z.int().positive().max(1024).default(1).describe("Environments side by side."),
     seed: z.int().nonnegative().default(1).describe("Seed of the episodes."),
   }),
   positionals: ["run"],
   hasJson: true,
-  examples: [{ command: "rl evaluate runs/20260131-120000-ppo-CartPole-v1 --episodes 100", note: "mean and spread over 100 episodes" }],
+  examples: [
+    { command: "rl evaluate runs/20260131-120000-ppo-CartPole-v1 --episodes 100", note: "mean and spread over 100 episodes" },
+    {
+      command: "rl evaluate runs/20260131-120000-ppo-CartPole-v1 --checkpoint latest",
+      note: "the end of the run, not its best evaluation",
+    },
+  ],
   run: async ({ run, episodes, stochastic, checkpoint, env, numEnvs, seed }, context) => {
     const { evaluateRun } = await import("../../recipes/index.ts");
     const { backend } = await context.openRuntime({ threads: context.threads ?? 1 });
@@ -31,13 +37,16 @@ export const rlEvaluate = defineCommand({
       signal: context.signal,
       ...(env === undefined ? {} : { env }),
     });
+    const { located } = evaluated;
     const returns = evaluated.results.map((result) => result.return);
     const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
     const average = mean(returns);
     const std = Math.sqrt(mean(returns.map((value) => (value - average) ** 2)));
     const summary = {
       environment: evaluated.environment,
-      checkpoint: evaluated.checkpoint,
+      policy: located.description,
+      checkpoint: located.path,
+      ...(located.environmentSteps === undefined ? {} : { environmentSteps: located.environmentSteps }),
       episodes: returns.length,
       meanReturn: average,
       stdReturn: std,
@@ -50,7 +59,7 @@ export const rlEvaluate = defineCommand({
     context.print(
       table([
         ["environment", summary.environment],
-        ["checkpoint", context.phrase(summary.checkpoint)],
+        ["policy", `${located.description}: ${context.phrase(located.path)}`],
         [
           "mean return",
           `${formatMetric(average)} ± ${formatMetric(std)} over ${summary.episodes} episode${summary.episodes === 1 ? "" : "s"} (standard error ${formatMetric(summary.standardError)})`,

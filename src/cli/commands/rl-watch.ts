@@ -4,17 +4,17 @@ import { join } from "node:path";
 import { z } from "zod";
 import { writeFileAtomic } from "../../base/atomic.ts";
 import { defineCommand } from "../command.ts";
+import { policyFields } from "../policy-fields.ts";
 import { formatBytes, formatMetric } from "../render/format.ts";
 
 export const rlWatch = defineCommand({
   name: "rl watch",
   summary: "Draw episodes of a trained policy as one self-contained HTML page",
   schema: z.object({
-    run: z.string().min(1).describe("Run folder, one of its checkpoints, or the folder of a saved policy."),
+    ...policyFields,
     output: z.string().min(1).optional().describe("Where to write the page. Default: episode.html in the folder."),
     episodes: z.int().positive().max(20).default(1).describe("Episodes on the page."),
     stochastic: z.boolean().default(false).describe("Draw actions from the policy, instead of the most probable ones."),
-    checkpoint: z.enum(["best", "latest"]).default("best").describe("Which checkpoint of a run, where its best one was kept."),
     env: z.string().min(1).optional().describe("Another environment with the same spaces. Default: that of the run."),
     seed: z.int().nonnegative().default(1).describe("Seed of the first episode; the others follow."),
     maxSteps: z.int().positive().max(100_000).default(2000).describe("Longer episodes are cut here."),
@@ -25,7 +25,7 @@ export const rlWatch = defineCommand({
   run: async ({ run, output, episodes, stochastic, checkpoint, env, seed, maxSteps }, context) => {
     const { locatePolicy, openSingleEnvironment, recordEpisode, episodePage, sourceOf } = await import("../../recipes/index.ts");
     const { backend } = await context.openRuntime({ threads: context.threads ?? 1 });
-    const { control } = locatePolicy(run, checkpoint);
+    const { control, description, path: from, environmentSteps } = locatePolicy(run, checkpoint);
     const source = sourceOf(run, control, env);
     const environment = await openSingleEnvironment(source.env, source.options);
     try {
@@ -39,7 +39,11 @@ export const rlWatch = defineCommand({
       );
       const { size } = statSync(path);
       const returns = recorded.map((episode) => episode.return);
-      if (context.json) return context.printJson({ path, bytes: size, returns, lengths: recorded.map(({ length }) => length) });
+      if (context.json) {
+        const lengths = recorded.map(({ length }) => length);
+        return context.printJson({ path, bytes: size, returns, lengths, policy: description, checkpoint: from, environmentSteps });
+      }
+      context.print(`policy: ${description}: ${context.phrase(from)}`);
       context.print(`page: ${context.phrase(path)} (${formatBytes(size)}; return ${returns.map(formatMetric).join(", ")})`);
     } finally {
       environment.dispose?.();

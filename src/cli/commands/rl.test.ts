@@ -1,5 +1,6 @@
 // `longwave rl` and its sub-commands, from training to a page and an ONNX file, with a module's environment too.
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
@@ -54,7 +55,9 @@ describe("rl", () => {
       learningRateSchedule: "linear",
     });
     const events = [...readMetrics(join(path, "metrics.jsonl"))];
-    expect(events.filter(({ kind }) => kind === "step")).toHaveLength(2);
+    // Two updates of 64 environment steps each.
+    expect(events.filter(({ kind }) => kind === "step").map(({ step }) => step)).toEqual([64, 128]);
+    expect(readdirSync(join(path, "checkpoints"))).toContain("step-00000128");
     expect(events.at(-1)).toMatchObject({ kind: "run-end", reason: "finished", totalTokens: 128 });
     expect(readdirSync(path).some((name) => name.startsWith("events.out.tfevents"))).toBe(true);
   });
@@ -63,8 +66,22 @@ describe("rl", () => {
     const { code, out, err } = await run("rl", "--resume", path, "--steps", "192");
     expect(err).toBe("");
     expect(code).toBe(0);
-    expect(out).toMatch(/resumed at step 2/);
+    expect(out).toMatch(/run: 192 environment steps, resumed at environment step 128 from/);
+    expect(out).toMatch(/^environment step 192\/192 {2}return [\d.]+ {2}length [\d.]+/m);
+    expect(out).toMatch(/^evaluation at environment step 192: return /m);
+    expect(out).toMatch(/^finished at environment step 192\/192 after .*, best mean return [\d.]+ at environment step (64|128|192), /m);
     expect([...readMetrics(join(path, "metrics.jsonl"))].filter(({ kind }) => kind === "step")).toHaveLength(3);
+  });
+
+  it("says that a run is finished, where it stands, and how to go on", async () => {
+    const before = readFileSync(join(path, "metrics.jsonl"), "utf8");
+    const { code, out } = await run("rl", "--resume", path);
+    expect(code).toBe(0);
+    expect(out).toMatch(/is finished: it is at environment step 192 of 192/);
+    expect(out).toMatch(/Set --steps above 192 to go on\./);
+    expect(out).toMatch(/rl --resume \S+ --steps \d+\n$/);
+    expect(out).not.toMatch(/resumed at|run: /);
+    expect(readFileSync(join(path, "metrics.jsonl"), "utf8")).toBe(before);
   });
 
   it("runs several seeds, and tells mean, interquartile mean and interval", async () => {
@@ -144,6 +161,22 @@ describe("rl evaluate, watch, export, zoo", () => {
     expect((await run("rl", "evaluate", folder)).err).toMatch(/expected/);
   });
 
+  it("tells which checkpoint it took, and takes the one that is asked for", async () => {
+    const best = await run("rl", "evaluate", path, "--episodes", "1");
+    expect(best.out).toMatch(/^policy +the best checkpoint at environment step (64|128|192) \(mean return [\d.]+\): .*step-00000\d+$/m);
+    const latest = await run("rl", "watch", path, "--checkpoint", "latest", "--output", join(folder, "latest.html"));
+    expect(latest.out).toMatch(/^policy: the latest checkpoint at environment step 192: .*step-00000192$/m);
+    for (const which of ["192", "step-00000192", join(path, "checkpoints", "step-00000192")]) {
+      const { out } = await run("rl", "export", path, "--checkpoint", which, "--output", join(folder, "192.onnx"), "--json");
+      expect(JSON.parse(out)).toMatchObject({ environmentSteps: 192, policy: "the checkpoint at environment step 192" });
+    }
+    const direct = await run("rl", "evaluate", join(path, "checkpoints", "step-00000192"), "--episodes", "1");
+    expect(direct.out).toMatch(/^policy +the checkpoint at environment step 192/m);
+    const wrong = await run("rl", "evaluate", path, "--checkpoint", "7");
+    expect(wrong.code).toBe(1);
+    expect(wrong.err).toMatch(/expected a checkpoint of step 7, got steps .*192/);
+  });
+
   it("draws an episode on a page whose script runs", async () => {
     const { code, out } = await run("rl", "watch", path, "--episodes", "2", "--json");
     expect(code).toBe(0);
@@ -162,8 +195,28 @@ describe("rl evaluate, watch, export, zoo", () => {
     const output = join(folder, "policy.onnx");
     const { code, out } = await run("rl", "export", path, "--output", output, "--json");
     expect(code).toBe(0);
-    expect(JSON.parse(out)).toMatchObject({ path: output, environment: "CartPole-v1" });
-    expect(existsSync(output)).toBe(true);
+    expect(JSON.parse(out)).toMatchObject({
+      path: output,
+      environment: "CartPole-v1",
+      tensors: [
+        { name: "observations", dtype: "float32", shape: ["n", 4] },
+        { name: "actions", dtype: "int64", shape: ["n"] },
+        { name: "values", dtype: "float32", shape: ["n"] },
+        { name: "logits", dtype: "float32", shape: ["n", 2] },
+      ],
+    });
+    // The example of the help, as it stands there, in a process of its own.
+    const { out: help } = await run("rl", "export", "--help");
+    const example = help.match(/^ {2}import \{ InferenceSession[\s\S]*?console\.log.*$/m)?.[0] ?? "";
+    const script = join(process.cwd(), "node_modules", `.longwave-export-${process.pid}.mjs`);
+    writeFileSync(script, example.replace("policy.onnx", output));
+    try {
+      const { stdout, stderr } = spawnSync(process.execPath, [script], { encoding: "utf8" });
+      expect(stderr).toBe("");
+      expect(stdout).toMatch(/^[01]n -?[\d.]+\n$/);
+    } finally {
+      rmSync(script, { force: true });
+    }
   });
 
   it("lists tuned settings", async () => {

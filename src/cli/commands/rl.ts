@@ -11,6 +11,7 @@ import { followTraining, resumable } from "../training-run.ts";
 async function execute(options: z.output<typeof controlRunSchema>, context: CommandContext): Promise<void> {
   const evaluations: Record<string, number>[] = [];
   let seeds: string | undefined;
+  let isFinished = false;
   let best: string | undefined;
   const folder = await followTraining(
     { ...context, openRuntime: (runtime = {}) => context.openRuntime({ threads: context.threads ?? 1, ...runtime }) },
@@ -18,19 +19,26 @@ async function execute(options: z.output<typeof controlRunSchema>, context: Comm
     {
       name: "rl",
       progress: {
-        metric: "rollout/ep_rew_mean",
-        alsoShow: ["rollout/ep_len_mean", "train/explained_variance", "train/approx_kl"],
+        metric: "return",
+        alsoShow: ["length"],
         unit: "step",
+        stepName: "environment step",
       },
-      shown,
+      shown: (event) => shown(event, context.phrase),
       onEvent: (event) => {
         if (event.kind === "evaluation") evaluations.push(event.metrics);
         if (event.kind === "stage" && event.name === "seeds") seeds = event.message;
-        if (event.kind === "run-end") best = event.best ? `${formatMetric(event.best.value)} at step ${event.best.step}` : undefined;
+        if (event.kind === "stage" && event.name === "finished") isFinished = true;
+        if (event.kind === "run-end")
+          best = event.best ? `${formatMetric(event.best.value)} at environment step ${event.best.step}` : undefined;
       },
     },
   );
   const { program } = context;
+  if (isFinished) {
+    context.print(`train it further:  ${program} rl --resume ${folder} --steps ${2 * options.steps}`);
+    return;
+  }
   const last = evaluations.at(-1);
   const rows: string[][] = [];
   if (last)
@@ -42,19 +50,25 @@ async function execute(options: z.output<typeof controlRunSchema>, context: Comm
   context.print();
   if (rows.length > 0) context.print(table(rows).trimEnd());
   if (seeds !== undefined) context.print(seeds);
-  context.print();
+  if (rows.length > 0 || seeds !== undefined) context.print();
   context.print(`watch it:          ${program} rl watch ${folder}`);
   context.print(`measure it:        ${program} rl evaluate ${folder} --episodes 100`);
   context.print(`use it elsewhere:  ${program} rl export ${folder}`);
-  context.print(`train it further:  ${program} rl --resume ${folder} --steps <more>`);
+  context.print(`train it further:  ${program} rl --resume ${folder} --steps ${2 * options.steps}`);
   context.print(`look at the run:   ${program} report ${folder}`);
 }
 
-/** Evaluations in few words. */
-function shown(event: RunEvent): RunEvent {
+/** Steps, evaluations and ends in few words; metrics.jsonl keeps the names of the metrics. */
+function shown(event: RunEvent, phrase: (text: string) => string): RunEvent {
+  if (event.kind === "stage" && event.name === "finished") return { ...event, message: phrase(event.message) };
+  if (event.kind === "step") {
+    const { "rollout/ep_rew_mean": mean, "rollout/ep_len_mean": length } = event.metrics;
+    return { ...event, metrics: mean === undefined ? {} : { return: mean, length } };
+  }
+  if (event.kind === "run-end" && event.best) return { ...event, best: { ...event.best, metric: "mean return" } };
   if (event.kind !== "evaluation") return event;
   const { "eval/mean_reward": mean, "eval/std_reward": std, "eval/mean_ep_length": length } = event.metrics;
-  return { ...event, metrics: { return: mean, "± over episodes": std, length } };
+  return { ...event, metrics: { return: mean, deviation: std, length } };
 }
 
 /** Usual values of the algorithm, and tuned ones of the environment, lie under everything that is given. */

@@ -8,6 +8,8 @@ import { formatBytes, formatCount, formatDuration, formatMetric, printable } fro
 export interface ProgressOptions {
   /** What `tokens` of the events counts, as the rate names it. Default `tok`. */
   unit?: string;
+  /** What `step` of the events counts. Default `step`. */
+  stepName?: string;
   /** Seconds between plain lines. Default 10. */
   everySeconds?: number;
   /** Metric of the curve. Default `loss`, or the first metric where there is none. */
@@ -37,7 +39,7 @@ const clearLine = "\r\u001b[2K";
 
 /** A consumer of run events that writes to `output`. */
 export function createProgress(output: Output, options: ProgressOptions = {}): Progress {
-  const { everySeconds = 10, charset = "braille", phrase = (text) => text } = options;
+  const { everySeconds = 10, charset = "braille", stepName = "step", phrase = (text) => text } = options;
   const { colors } = output;
   let history: number[] = [];
   // One value of `history` stands for this many steps.
@@ -94,7 +96,7 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
         break;
       case "run-start":
         say(
-          `run: ${event.total} steps${event.resumedFrom === undefined ? "" : `, resumed at step ${event.step} from ${phrase(event.resumedFrom)}`}`,
+          `run: ${event.total} ${stepName}s${event.resumedFrom === undefined ? "" : `, resumed at ${stepName} ${event.step} from ${phrase(event.resumedFrom)}`}`,
         );
         break;
       case "step":
@@ -102,7 +104,7 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
         break;
       case "evaluation":
         say(
-          `${colors.bold("evaluation")} at step ${event.step}: ${metricsText(event.metrics)}${event.best ? colors.green(" (best)") : ""}`,
+          `${colors.bold("evaluation")} at ${stepName} ${event.step}: ${metricsText(event.metrics)}${event.best ? colors.green(" (best)") : ""}`,
         );
         break;
       case "checkpoint":
@@ -110,7 +112,7 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
         break;
       case "sample": {
         const text = typeof event.sample === "string" ? event.sample : recordsText(event.sample);
-        say(`${colors.bold(`sample at step ${event.step}:`)}\n${printable(text).replace(/^/gm, "  ")}`);
+        say(`${colors.bold(`sample at ${stepName} ${event.step}:`)}\n${printable(text).replace(/^/gm, "  ")}`);
         break;
       }
       case "warning":
@@ -122,7 +124,7 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
           const lines = labelledCurve(history, { width: Math.min(output.columns - 14, 60), height: 5, charset });
           output.write(lines.map((line) => `${line}\n`).join(""));
         }
-        output.write(`${endText(event, phrase, options.unit === undefined ? "tokens" : `${options.unit}s`)}\n`);
+        output.write(`${endText(event, options)}\n`);
         break;
     }
   };
@@ -160,11 +162,11 @@ const metricsText = (metrics: Metrics): string =>
 
 /** One step in one line, and the name of its main metric. */
 function describeStep(event: StepEvent, options: ProgressOptions): { text: string; metric: string } {
-  const { unit = "tok", flopsPerToken, peakFlops } = options;
+  const { unit = "tok", stepName = "step", flopsPerToken, peakFlops } = options;
   const names = Object.keys(event.metrics);
   const metric = options.metric ?? (names.includes("loss") ? "loss" : (names[0] ?? "loss"));
   const others = options.alsoShow ?? names.filter((name) => name !== metric).slice(0, 3);
-  const parts = [`step ${event.step}/${event.total}`];
+  const parts = [`${stepName} ${event.step}/${event.total}`];
   for (const name of [metric, ...others]) {
     if (event.metrics[name] !== undefined) parts.push(`${name} ${formatMetric(event.metrics[name])}`);
   }
@@ -177,10 +179,15 @@ function describeStep(event: StepEvent, options: ProgressOptions): { text: strin
   return { text: parts.join("  "), metric };
 }
 
-function endText(event: Extract<RunEvent, { kind: "run-end" }>, phrase: (text: string) => string, unit: string): string {
-  const parts = [`${event.reason} at step ${event.step}/${event.total} after ${formatDuration(event.elapsedSeconds)}`];
-  if (event.totalTokens > 0) parts.push(`${formatCount(event.totalTokens)} ${unit}`);
-  if (event.best) parts.push(`best ${event.best.metric} ${formatMetric(event.best.value)} at step ${event.best.step}`);
+function endText(
+  event: Extract<RunEvent, { kind: "run-end" }>,
+  { unit, stepName = "step", phrase = (text) => text }: ProgressOptions,
+): string {
+  const parts = [`${event.reason} at ${stepName} ${event.step}/${event.total} after ${formatDuration(event.elapsedSeconds)}`];
+  // Where steps are what is counted, they have been told.
+  const isTold = event.totalTokens === event.step;
+  if (event.totalTokens > 0 && !isTold) parts.push(`${formatCount(event.totalTokens)} ${unit === undefined ? "tokens" : `${unit}s`}`);
+  if (event.best) parts.push(`best ${event.best.metric} ${formatMetric(event.best.value)} at ${stepName} ${event.best.step}`);
   if (event.checkpoint !== undefined) parts.push(`checkpoint ${phrase(event.checkpoint)}`);
   return parts.join(", ");
 }

@@ -31,7 +31,7 @@ export interface AgentOptions extends Omit<ControlOptions, "algo"> {
   backend?: Backend;
 }
 
-export interface LearnOptions extends Omit<LoopOptions, "steps" | "evaluateEvery"> {
+export interface LearnOptions extends Omit<LoopOptions, "steps" | "stepSize" | "evaluateEvery"> {
   /** Evaluate every so many environment steps; 0 (default): never. */
   evaluateEvery?: number;
   signal?: AbortSignal;
@@ -109,6 +109,7 @@ export class Agent implements Disposable {
           watchedMetrics: ["train/loss", "train/value_loss", "train/gradient_norm"],
           ...loop,
           steps: iterations,
+          stepSize: stepsPerIteration,
           evaluateEvery: evaluateEvery > 0 ? Math.max(1, Math.round(evaluateEvery / stepsPerIteration)) : 0,
         },
         signal,
