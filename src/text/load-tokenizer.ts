@@ -26,9 +26,13 @@ export function loadTokenizer(fileOrDirectory: string): Tokenizer {
   return new PipelineTokenizer(file, companions.length > 0 ? config : undefined);
 }
 
-/** A tokenizer from the parsed content of tokenizer.json and tokenizer_config.json. @throws FormatError. */
-export function tokenizerFromJson(json: JsonObject, config?: JsonObject): Tokenizer {
-  return new PipelineTokenizer(checkTokenizerFile(json), config);
+/**
+ * A tokenizer from the parsed content of tokenizer.json and tokenizer_config.json.
+ * @param label names the file in errors.
+ * @throws FormatError.
+ */
+export function tokenizerFromJson(json: JsonObject, config?: JsonObject, label?: string): Tokenizer {
+  return new PipelineTokenizer(checkTokenizerFile(json, label), config);
 }
 
 function findTokenizer(path: string): string {

@@ -3,7 +3,7 @@ import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { FormatError, invariant, nearest, UsageError } from "../../base/errors.ts";
-import { openGguf } from "../../formats/gguf.ts";
+import { type GgufSource, openGguf } from "../../formats/gguf.ts";
 import { type HfConfig, readHfConfig, writeHfConfig } from "../../formats/hf-config.ts";
 import { llama2cToHfConfig, openLlama2c } from "../../formats/llama2c.ts";
 import { SafetensorsWriter } from "../../formats/safetensors-write.ts";
@@ -58,8 +58,7 @@ export function loadDecoder(path: string): LoadedDecoder {
   if (!status.isDirectory()) {
     if (path.endsWith(".gguf")) {
       using file = openGguf(path);
-      const hfConfig = ggufHfConfig(file);
-      return fill(ggufCheckpoint(file, hfConfig), hfConfig, path);
+      return loadGgufDecoder(file);
     }
     if (!path.endsWith(".bin"))
       throw new FormatError(`${path}: expected a checkpoint folder, a .gguf file or a llama2.c .bin file, got another file`, {
@@ -77,6 +76,12 @@ export function loadDecoder(path: string): LoadedDecoder {
   familyOf(hfConfig);
   using source = openWeights(path);
   return fill(source, hfConfig, path);
+}
+
+/** `loadDecoder` of a GGUF file that is open already; it stays open. */
+export function loadGgufDecoder(file: GgufSource): LoadedDecoder {
+  const hfConfig = ggufHfConfig(file);
+  return fill(ggufCheckpoint(file, hfConfig), hfConfig, file.path);
 }
 
 /** @throws FormatError naming the nearest family that is supported. */

@@ -2,7 +2,7 @@
 // the whole model is never in memory as float32.
 import { z } from "zod";
 import { FormatError } from "../../base/errors.ts";
-import { openGguf } from "../../formats/gguf.ts";
+import { type GgufSource, openGguf } from "../../formats/gguf.ts";
 import type { HfConfig } from "../../formats/hf-config.ts";
 import type { LinearWeight } from "../../nn/linear.ts";
 import type { ParameterSpec } from "../../nn/parameter.ts";
@@ -41,11 +41,17 @@ const isMatrix = (path: string, { shape }: ParameterSpec): boolean =>
 /**
  * Loads a GGUF file for inference. With `weights: "stored"` levels and scales are those of the file (see gguf-repack.ts); matrices that are
  * stored as floats stay float32. Norms, biases, experts and the embeddings that are gathered from are float32 in any case.
+ * @param model path, or a file that is open already; it stays open.
  * @throws FormatError as `loadDecoder`.
  */
-export function loadQuantisedGguf(path: string, options: z.input<typeof ggufLoadSchema> = {}): QuantisedGguf {
+export function loadQuantisedGguf(model: string | GgufSource, options: z.input<typeof ggufLoadSchema> = {}): QuantisedGguf {
   const { weights, blockSize } = ggufLoadSchema.parse(options);
-  using file = openGguf(path);
+  if (typeof model === "string") {
+    using opened = openGguf(model);
+    return loadQuantisedGguf(opened, options);
+  }
+  const file = model;
+  const { path } = file;
   const hfConfig = ggufHfConfig(file);
   const family = familyOf(hfConfig);
   const config = decoderConfig(family.read(hfConfig));

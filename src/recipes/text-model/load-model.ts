@@ -3,13 +3,13 @@
 import { existsSync, statSync } from "node:fs";
 import { extname, join } from "node:path";
 import { FormatError, UsageError } from "../../base/errors.ts";
-import { openGguf } from "../../formats/gguf.ts";
+import { type GgufSource, openGguf } from "../../formats/gguf.ts";
 import { readJsonObject } from "../../formats/json-file.ts";
-import { type LoadedDecoder, loadDecoder } from "../../models/decoder/checkpoint.ts";
+import { type LoadedDecoder, loadDecoder, loadGgufDecoder } from "../../models/decoder/checkpoint.ts";
 import { loadQuantisedGguf } from "../../models/decoder/gguf-quantised.ts";
 import { bytesOfTree, type InferenceModel, quantiseDecoder } from "../../models/decoder/quantise.ts";
-import { ggufTokenizerFiles, loadGgufTokenizer } from "../../text/gguf-tokenizer.ts";
-import { ChatTemplate, loadTokenizer, type Tokenizer } from "../../text/index.ts";
+import { ggufTokenizerFiles } from "../../text/gguf-tokenizer.ts";
+import { ChatTemplate, loadTokenizer, type Tokenizer, tokenizerFromJson } from "../../text/index.ts";
 import { resolveModel, tokenizerBeside } from "../model-source.ts";
 import { checkSameTokens } from "./same-tokens.ts";
 
@@ -56,11 +56,11 @@ export async function loadModel(source: string, options: LoadModelOptions = {}):
   const local = existsSync(source) ? source : await fetched(source, options);
   const path = resolveModel(local);
   options.signal?.throwIfAborted();
-  const isGguf = isGgufFile(path);
+  // The head of a GGUF file holds a whole vocabulary: it is read once, for the weights and for the tokenizer.
+  using file = isGgufFile(path) ? openGguf(path) : undefined;
   const { weights = "stored" } = options;
-  const { model, decoder } = isGguf ? openGgufModel(path, weights) : openFloatModel(path, weights);
-  const inside = isGguf && !options.tokenizer;
-  const tokenizer = inside ? loadGgufTokenizer(path) : loadTokenizer(options.tokenizer ?? tokenizerBeside(path));
+  const { model, decoder } = file ? openGgufModel(file, weights) : openFloatModel(path, weights);
+  const { tokenizer, chatTemplate } = file && !options.tokenizer ? ggufText(file) : textBeside(path, options.tokenizer);
   const { vocabSize } = model.config;
   // A model's vocabulary may be padded past its tokenizer's, never the other way round.
   if (tokenizer.vocabSize > vocabSize)
@@ -68,17 +68,17 @@ export async function loadModel(source: string, options: LoadModelOptions = {}):
       hint: "Use the tokenizer of this model.",
     });
   if (options.tokenizer !== undefined) {
-    const own = ownTokenizer(path, isGguf);
+    const own = ownTokenizer(path, file);
     if (own) checkSameTokens(tokenizer, own);
   }
-  const generationConfig = isGguf ? {} : readIfThere(join(path, "generation_config.json"));
+  const generationConfig = file ? {} : readIfThere(join(path, "generation_config.json"));
   return {
     name: source,
     path,
     model,
     decoder,
     tokenizer,
-    chatTemplate: chatTemplateOf(path, isGguf, options.tokenizer),
+    chatTemplate,
     eosTokenIds: eosOf(tokenizer, generationConfig, (model as Partial<LoadedDecoder>).hfConfig),
     generationConfig,
     weights,
@@ -87,17 +87,23 @@ export async function loadModel(source: string, options: LoadModelOptions = {}):
 }
 
 /** The tokenizer that lies beside a model or in it, where there is one. */
-function ownTokenizer(path: string, isGguf: boolean): Tokenizer | undefined {
-  if (isGguf) return loadGgufTokenizer(path);
+function ownTokenizer(path: string, file: GgufSource | undefined): Tokenizer | undefined {
+  try {
+    if (file) return ggufText(file).tokenizer;
+  } catch (error) {
+    // One that cannot be read is what another one is given for.
+    if (error instanceof FormatError) return undefined;
+    throw error;
+  }
   return statSync(path).isDirectory() && existsSync(join(path, "tokenizer.json")) ? loadTokenizer(path) : undefined;
 }
 
 export const isGgufFile = (path: string): boolean =>
   extname(path).toLowerCase() === ".gguf" && (statSync(path, { throwIfNoEntry: false })?.isFile() ?? false);
 
-function openGgufModel(path: string, weights: WeightKind): { model: InferenceModel; decoder: LoadedDecoder | undefined } {
-  if (weights !== "f32") return { model: loadQuantisedGguf(path, { weights }), decoder: undefined };
-  const decoder = loadDecoder(path);
+function openGgufModel(file: GgufSource, weights: WeightKind): { model: InferenceModel; decoder: LoadedDecoder | undefined } {
+  if (weights !== "f32") return { model: loadQuantisedGguf(file, { weights }), decoder: undefined };
+  const decoder = loadGgufDecoder(file);
   return { model: decoder, decoder };
 }
 
@@ -122,13 +128,20 @@ async function fetched(source: string, { onProgress, offline, signal }: LoadMode
   });
 }
 
-function chatTemplateOf(path: string, isGguf: boolean, tokenizerPath: string | undefined): ChatTemplate | undefined {
-  if (isGguf && !tokenizerPath) {
-    using file = openGguf(path);
-    return ChatTemplate.fromConfig(ggufTokenizerFiles(file).config);
-  }
-  return ChatTemplate.load(tokenizerPath ?? path);
+interface ModelText {
+  readonly tokenizer: Tokenizer;
+  readonly chatTemplate: ChatTemplate | undefined;
 }
+
+function ggufText(file: GgufSource): ModelText {
+  const { tokenizer, config } = ggufTokenizerFiles(file);
+  return { tokenizer: tokenizerFromJson(tokenizer, config, file.path), chatTemplate: ChatTemplate.fromConfig(config) };
+}
+
+const textBeside = (path: string, tokenizerPath: string | undefined): ModelText => ({
+  tokenizer: loadTokenizer(tokenizerPath ?? tokenizerBeside(path)),
+  chatTemplate: ChatTemplate.load(tokenizerPath ?? path),
+});
 
 function eosOf(tokenizer: Tokenizer, generationConfig: Readonly<Record<string, unknown>>, config: object | undefined): readonly number[] {
   const named = generationConfig.eos_token_id ?? (config as { eos_token_id?: unknown } | undefined)?.eos_token_id;
