@@ -2,17 +2,23 @@
 import { z } from "zod";
 import { UsageError } from "../../base/errors.ts";
 import { type CommandContext, defineCommand } from "../command.ts";
-import { formatCount, formatMetric } from "../render/format.ts";
+import { formatCount, formatDuration, formatMetric } from "../render/format.ts";
+import { createLiveLine } from "../render/live-line.ts";
 import { table } from "../render/table.ts";
 
 const schema = z.object({
   algo: z.enum(["ppo", "a2c", "trpo"]).optional().describe("Only this algorithm."),
   env: z.string().min(1).optional().describe("Only this environment."),
-  reproduce: z.boolean().default(false).describe("Run them, and put the returns beside the published ones."),
-  seeds: z.int().positive().max(100).default(1).describe("Runs of each, when they are reproduced."),
-  episodes: z.int().positive().max(10_000).default(50).describe("Episodes of the last evaluation of a run."),
-  steps: z.int().positive().optional().describe("Environment steps of each run. Default: those of the tuned one."),
-  runs: z.string().min(1).default("runs").describe("Folder of all runs."),
+  reproduce: z
+    .boolean()
+    .default(false)
+    .describe(
+      "Run those that are listed, one after the other, and put the returns beside the published ones. Narrow the list first: a million environment steps take minutes to hours.",
+    ),
+  seeds: z.int().positive().max(100).default(1).describe("With --reproduce: runs of each, with seeds 0, 1, ..."),
+  episodes: z.int().positive().max(10_000).default(50).describe("With --reproduce: episodes of the last evaluation of a run."),
+  steps: z.int().positive().optional().describe("With --reproduce: environment steps of each run. Default: those of the tuned one."),
+  runs: z.string().min(1).default("runs").describe("With --reproduce: folder of all runs."),
 });
 
 export const rlZoo = defineCommand({
@@ -27,6 +33,7 @@ export const rlZoo = defineCommand({
   examples: [
     { command: "rl zoo", note: "the list" },
     { command: "rl zoo --env CartPole-v1 --reproduce --seeds 3", note: "runs PPO, A2C and TRPO in CartPole, three times each" },
+    { command: "rl zoo --algo ppo --env Hopper-v5 --reproduce --steps 20000", note: "a short try, far from the published return" },
   ],
   run: execute,
 });
@@ -45,11 +52,14 @@ async function execute(
       },
     );
   const published = ({ reported }: (typeof zoo)[number]): string =>
-    reported === undefined ? "" : `${reported[0]}${reported[1] === undefined ? "" : ` ± ${reported[1]}`}`;
+    reported === undefined ? "-" : `${reported[0]}${reported[1] === undefined ? "" : ` ± ${reported[1]}`}`;
   if (!reproduce) {
     if (context.json) return context.printJson(chosen);
     const rows = chosen.map((entry) => [entry.algo, entry.env, formatCount(entry.steps), published(entry)]);
-    context.print(table([["algorithm", "environment", "steps", "published return"], ...rows]).trimEnd());
+    const header = ["algorithm", "environment", "environment steps", "published return"];
+    context.print(table(rows, { header, align: "llrl", colors: context.stdout.colors }).trimEnd());
+    context.print(`\nuse one:   ${context.program} rl --algo ${chosen[0].algo} --env ${chosen[0].env}`);
+    context.print(`check it:  ${context.program} rl zoo --algo ${chosen[0].algo} --env ${chosen[0].env} --reproduce`);
     return;
   }
   const { control } = await import("../../recipes/index.ts");
@@ -57,6 +67,9 @@ async function execute(
   const { backend } = await context.openRuntime({ threads: context.threads ?? 1 });
   const results: { algo: string; env: string; steps: number; published?: readonly [number, number?]; scores: number[]; seconds: number }[] =
     [];
+  const numRuns = chosen.length * seeds;
+  const line = createLiveLine(context.stderr);
+  if (!context.json) context.print(`${numRuns} run${numRuns === 1 ? "" : "s"}, each in a folder of its own in ${runs}`);
   for (const entry of chosen) {
     const total = steps ?? entry.steps;
     const scores: number[] = [];
@@ -73,11 +86,20 @@ async function execute(
         evaluationEpisodes: episodes,
         evaluateEvery: total,
       } as const;
-      for await (const event of control(options, { backend, signal: context.signal }))
-        if (event.kind === "evaluation") score = event.metrics["eval/mean_reward"];
+      const label = `${entry.algo} in ${entry.env}, seed ${seed}`;
+      try {
+        for await (const event of control(options, { backend, signal: context.signal })) {
+          if (event.kind === "evaluation") score = event.metrics["eval/mean_reward"];
+          if (event.kind === "step")
+            line.update(
+              () => `${label}: environment step ${event.step}/${event.total}, ETA of this run ${formatDuration(event.remainingSeconds)}`,
+            );
+        }
+      } finally {
+        line.clear();
+      }
       scores.push(score);
-      if (!context.json)
-        context.print(`${entry.algo} in ${entry.env}, seed ${seed}: ${formatMetric(score)} (published ${published(entry) || "nothing"})`);
+      if (!context.json) context.print(`${label}: mean return ${formatMetric(score)} over ${episodes} episodes`);
     }
     const seconds = (performance.now() - startedAt) / 1000 / seeds;
     results.push({
@@ -93,8 +115,14 @@ async function execute(
   const rows = results.map(({ algo: name, env: id, steps: total, scores, seconds }, i) => {
     const { mean, interval } = aggregateScores([scores]);
     const range = scores.length > 1 ? ` (95 % ${formatMetric(interval[0])} to ${formatMetric(interval[1])})` : "";
-    return [name, id, formatCount(total), `${formatMetric(mean)}${range}`, published(chosen[i]), `${seconds.toFixed(0)} s`];
+    return [name, id, formatCount(total), `${formatMetric(mean)}${range}`, published(chosen[i]), formatDuration(seconds)];
   });
   context.print();
-  context.print(table([["algorithm", "environment", "steps", "mean return", "published", "time of a run"], ...rows]).trimEnd());
+  const header = ["algorithm", "environment", "environment steps", "mean return", "published", "time of a run"];
+  context.print(table(rows, { header, align: "llrllr", colors: context.stdout.colors }).trimEnd());
+  const short = chosen.filter((entry) => steps !== undefined && steps < entry.steps);
+  if (short.length > 0)
+    context.print(
+      `Published returns are of longer runs: ${short.map((entry) => `${entry.algo} ${formatCount(entry.steps)}`).join(", ")} environment steps.`,
+    );
 }

@@ -222,7 +222,22 @@ describe("rl evaluate, watch, export, zoo", () => {
   it("lists tuned settings", async () => {
     const { out } = await run("rl", "zoo", "--algo", "trpo");
     expect(out).toMatch(/trpo +HalfCheetah-v5 +1.00 M +1785 ± 69/);
+    expect(out).toMatch(/^check it: +longwave rl zoo --algo trpo --env CartPole-v1 --reproduce$/m);
     expect((await run("rl", "zoo", "--env", "Pong")).err).toMatch(/expected an algorithm and environment with tuned settings/);
+  });
+});
+
+describe("rl zoo --reproduce", () => {
+  it("runs a row, and puts its return beside the published one", async () => {
+    const argv = ["rl", "zoo", "--algo", "a2c", "--env", "CartPole-v1", "--reproduce", "--steps", "80", "--episodes", "2", "--seeds", "2"];
+    const { code, out, err } = await run(...argv, "--runs", join(folder, "zoo"));
+    expect(err).toBe("");
+    expect(code).toBe(0);
+    expect(out).toMatch(/^2 runs, each in a folder of its own in /);
+    expect(out).toMatch(/^a2c in CartPole-v1, seed 1: mean return [\d.]+ over 2 episodes$/m);
+    expect(out).toMatch(/^a2c +CartPole-v1 +80 +[\d.]+ \(95 % [\d.]+ to [\d.]+\) +500 ± 0 +[\d.]+s$/m);
+    expect(out).toMatch(/Published returns are of longer runs: a2c 500 k environment steps\./);
+    expect(readdirSync(join(folder, "zoo"))).toHaveLength(2);
   });
 });
 
