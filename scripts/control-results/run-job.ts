@@ -47,9 +47,11 @@ export async function runJob(job: Job, onProgress: (steps: number, meanReturn: n
   const numEnvs = options.numEnvs ?? 1;
   const make = await environmentFactory(row.env, row.environment);
   const { backend, version } = openVersioned();
+  // Several runs at a time take a core each, and workers would only wait for each other; the numbers are the same.
+  const workers = process.env.CONTROL_RESULTS_CHILD ? 0 : row.workers;
   const env =
-    row.workers > 0
-      ? await openEnvironments({ id: row.env, options: row.environment }, numEnvs, { workers: row.workers, execArgv })
+    workers > 0
+      ? await openEnvironments({ id: row.env, options: row.environment }, numEnvs, { workers, execArgv })
       : batchEnvironments(make, numEnvs, { name: row.env });
   const agent = new Agent(algo, { ...options, env, evaluationEnv: make, seed, backend });
   const startedAt = performance.now();
