@@ -1,8 +1,10 @@
 // `longwave convert <model> <output>`: a checkpoint folder or a GGUF file from any model.
 import { z } from "zod";
+import type { ConversionPlan } from "../../recipes/text-model/conversion-plan.ts";
 import { ggufTypes } from "../../recipes/text-model/convert-model.ts";
 import { defineCommand } from "../command.ts";
 import { formatBytes } from "../render/format.ts";
+import { planText } from "./quantize.ts";
 
 export const convert = defineCommand({
   name: "convert",
@@ -14,6 +16,10 @@ export const convert = defineCommand({
     output: z.string().min(1).describe("Folder or .gguf file to write."),
     dtype: z.enum(ggufTypes).optional().describe("Type of the matrices; quantised ones only in GGUF. Default: f32, in GGUF f16."),
     tokenizer: z.string().optional().describe("tokenizer.json or its folder. Default: the model's own."),
+    allowRequantize: z
+      .boolean()
+      .default(false)
+      .describe("Quantise also a model that is quantised already (the errors of both add up), or that does not become smaller."),
     overwrite: z.boolean().default(false).describe("Replace what is there."),
     offline: z.boolean().default(false).describe("Never download."),
   }),
@@ -24,7 +30,8 @@ export const convert = defineCommand({
   ],
   run: async ({ model, output, ...options }, context) => {
     const { convertModel } = await import("../../recipes/text-model/convert-model.ts");
-    const { path, bytes, source } = await convertModel(model, output, { ...options, signal: context.signal });
-    context.print(`${path}: ${formatBytes(bytes)} from ${formatBytes(source.bytes)} of float32`);
+    const onPlan = (plan: ConversionPlan): void => context.print(planText(model, plan));
+    const { path, bytes } = await convertModel(model, output, { ...options, signal: context.signal, onPlan });
+    context.print(`${path}: ${formatBytes(bytes)}`);
   },
 });

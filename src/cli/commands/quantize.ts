@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { DataError, UsageError } from "../../base/errors.ts";
+import type { ConversionPlan } from "../../recipes/text-model/conversion-plan.ts";
 import { defineCommand } from "../command.ts";
 import { formatBytes } from "../render/format.ts";
 import { createLiveLine } from "../render/live-line.ts";
@@ -21,6 +22,10 @@ export const quantize = defineCommand({
     data: z.string().optional().describe("Text to measure perplexity on. Default: State of the Union addresses."),
     tokens: z.int().min(0).default(2048).describe("Tokens of it; 0: do not measure."),
     tokenizer: z.string().optional().describe("tokenizer.json or its folder. Default: the model's own."),
+    allowRequantize: z
+      .boolean()
+      .default(false)
+      .describe("Quantise also a model that is quantised already (the errors of both add up), or that does not become smaller."),
     overwrite: z.boolean().default(false).describe("Replace what is there."),
     offline: z.boolean().default(false).describe("Never download."),
   }),
@@ -39,11 +44,18 @@ export const quantize = defineCommand({
     const line = createLiveLine(context.stderr);
     try {
       const text = tokens === 0 ? "" : await textOf(data, 8 * tokens);
+      let sourceBytes = 0;
+      const onPlan = (plan: ConversionPlan): void => {
+        sourceBytes = plan.sourceBytes;
+        line.clear();
+        if (!context.json) context.print(planText(model, plan));
+        line.update(() => `writing ${output}`);
+      };
       line.update(() => `reading ${model}`);
-      const { path, bytes, source } = await convertModel(model, output, { ...options, dtype: type, signal });
-      const result: Record<string, unknown> = { path, bytes, sourceBytes: source.bytes, type };
+      const { path, bytes, source } = await convertModel(model, output, { ...options, dtype: type, signal, onPlan });
+      const result: Record<string, unknown> = { path, bytes, sourceBytes, type };
       line.clear();
-      if (!context.json) context.print(`${path}: ${formatBytes(bytes)} from ${formatBytes(source.bytes)} of float32`);
+      if (!context.json) context.print(`${path}: ${formatBytes(bytes)}, with the tokenizer`);
       if (tokens > 0) {
         const ids = source.tokenizer.encode(text).subarray(0, tokens);
         const { backend } = await context.openRuntime();
@@ -69,6 +81,10 @@ export const quantize = defineCommand({
     }
   },
 });
+
+/** What is about to happen to the weights: `smol/: weights of 257 MiB (bf16) become about 140 MiB (q8_0)`. */
+export const planText = (model: string, { sourceBytes, bytes, sourceTypes, dtype }: ConversionPlan): string =>
+  `${model}: weights of ${formatBytes(sourceBytes)} (${sourceTypes.join(", ")}) become about ${formatBytes(Math.round(bytes))} (${dtype})`;
 
 /** The beginning of a text. @throws DataError for a file that cannot be read. */
 async function textOf(path: string | undefined, characters: number): Promise<string> {

@@ -79,7 +79,7 @@ export function saveGguf(
     const shape = places[0].index === undefined ? matrix : [places.length, ...matrix];
     list.push({
       name: tensorName,
-      dtype: typeOf(tensorName, shape, dtype),
+      dtype: ggufSavedType(tensorName, shape, dtype),
       shape,
       data: () => {
         const size = matrix.reduce((product, dimension) => product * dimension, 1);
@@ -160,7 +160,8 @@ function writePlace(target: Float32Array, source: Float32Array, shape: readonly 
   }
 }
 
-function typeOf(name: string, shape: readonly number[], wanted: WrittenType): GgufTypeName {
+/** The type that a tensor is written in, by its name in GGUF, where the matrices are wanted in `wanted`. */
+export function ggufSavedType(name: string, shape: readonly number[], wanted: WrittenType): GgufTypeName {
   if (shape.length < 2 || /ffn_gate_inp|position_embd/.test(name)) return "F32";
   if (wanted === "F32") return "F32";
   const blocks = ggufTensorTypes[wanted].values;

@@ -2,8 +2,11 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeF
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { UsageError } from "../../base/errors.ts";
+import { openSafetensors } from "../../formats/safetensors.ts";
 import type { Backend } from "../../runtime/backend.ts";
 import { openBackend } from "../../runtime/open.ts";
+import { type ConversionPlan, checkConversion, planConversion } from "./conversion-plan.ts";
 import { convertModel } from "./convert-model.ts";
 import { load } from "./text-model.ts";
 
@@ -45,6 +48,38 @@ describe("a model in another format", () => {
       sizes.push((await convertModel(chatModel, join(folder, `${dtype}.gguf`), { dtype })).bytes);
     expect(sizes[1]).toBeLessThan(sizes[0] / 2);
     expect(sizes[2]).toBeLessThanOrEqual(sizes[1]);
+  });
+
+  test("is planned from the headers: bytes of what is written, to the byte", async () => {
+    for (const dtype of ["f32", "f16", "q8_0", "q4_0"] as const) {
+      const output = join(folder, `planned-${dtype}.gguf`);
+      let plan: ConversionPlan | undefined;
+      await convertModel(chatModel, output, { dtype, onPlan: (told) => (plan = told) });
+      expect(plan).toMatchObject({ dtype, sourceTypes: ["f32"], quantisedTypes: [] });
+      expect(plan?.bytes).toBe(planConversion(output, "f32").sourceBytes);
+    }
+    using source = openSafetensors(chatModel);
+    const values = [...source.entries.values()].reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+    expect(planConversion(chatModel, "q8_0").sourceBytes).toBe(4 * values);
+  });
+
+  test("is refused where it was quantised already or would not shrink, unless it is asked for", async () => {
+    const eight = join(folder, "eight.gguf");
+    await convertModel(chatModel, eight, { dtype: "q8_0" });
+    const four = join(folder, "four.gguf");
+    const refused = expect(convertModel(eight, four, { dtype: "q4_0" })).rejects;
+    await refused.toThrow(UsageError);
+    await expect(convertModel(eight, four, { dtype: "q8_0" })).rejects.toThrow(
+      /expected float weights to make q8_0 of, got quantised ones \(q8_0; /,
+    );
+    expect(existsSync(four)).toBe(false);
+    await convertModel(eight, four, { dtype: "q4_0", allowRequantize: true });
+    // Back to floats loses nothing.
+    await convertModel(eight, join(folder, "floats.gguf"), { dtype: "f16" });
+    const same = { sourceBytes: 100, bytes: 100, sourceTypes: ["f16"], quantisedTypes: [], dtype: "q8_0" } as const;
+    expect(() => checkConversion("m", same)).toThrow(/expected a model that q8_0 makes smaller/);
+    expect(() => checkConversion("m", { ...same, bytes: 99 })).not.toThrow();
+    expect(() => checkConversion("m", { ...same, dtype: "f32" })).not.toThrow();
   });
 
   test("does not take the place of what is there, and half of it is never left", async () => {

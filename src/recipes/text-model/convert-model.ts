@@ -8,7 +8,8 @@ import { readJsonObject } from "../../formats/json-file.ts";
 import { saveDecoder } from "../../models/decoder/checkpoint.ts";
 import { saveGguf } from "../../models/decoder/gguf-save.ts";
 import { ggufTokenizerFiles, tokenizerGgufEntries } from "../../text/index.ts";
-import { copyTokenizer, tokenizerBeside } from "../model-source.ts";
+import { copyTokenizer, resolveModel, tokenizerBeside } from "../model-source.ts";
+import { type ConversionPlan, checkConversion, planConversion } from "./conversion-plan.ts";
 import { isGgufFile, type LoadedModel, loadModel } from "./load-model.ts";
 
 /** Of folders and of GGUF files. */
@@ -23,6 +24,10 @@ export interface ConvertOptions {
   tokenizer?: string;
   /** Replace what is there. Default false. */
   overwrite?: boolean;
+  /** Quantise also what is quantised already, or would not become smaller. Default false: a UsageError. */
+  allowRequantize?: boolean;
+  /** Told before anything is written. */
+  onPlan?: (plan: ConversionPlan) => void;
   offline?: boolean;
   onProgress?: (file: string, loaded: number, total: number) => void;
   signal?: AbortSignal;
@@ -50,8 +55,17 @@ export async function convertModel(source: string, output: string, options: Conv
       hint: "Choose another name, or give --overwrite.",
     });
   if (!toGguf) refuseOtherFolder(output);
-  const { tokenizer, offline, onProgress, signal } = options;
+  const { tokenizer, offline, onProgress, signal, allowRequantize = false, onPlan } = options;
+  const check = (path: string): void => {
+    const plan = planConversion(path, dtype);
+    if (!allowRequantize) checkConversion(source, plan);
+    onPlan?.(plan);
+  };
+  // What is here is looked at before it is read; what is on the hub when it has come.
+  const isHere = existsSync(source);
+  if (isHere) check(resolveModel(source));
   const loaded = await loadModel(source, { weights: "f32", ...{ tokenizer, offline, onProgress, signal } });
+  if (!isHere) check(loaded.path);
   if (!loaded.decoder) throw new UsageError(`${source}: expected weights that can be saved`);
   if (toGguf) {
     const { json, config } = tokenizerFiles(loaded, tokenizer);
