@@ -16,7 +16,6 @@ import { NoTokenLeftError } from "../sampling/candidates.ts";
 import { Distribution } from "../sampling/distribution.ts";
 import { tokenUniform } from "../sampling/sample.ts";
 import { rootOnly, type TokenTree, TreeShape } from "../token-tree.ts";
-import type { VocabularyMap } from "../vocabulary-map.ts";
 
 export const draftModelSchema = z.strictObject({
   numTokens: z.int().min(1).max(64).default(8).describe("Tokens drafted at most"),
@@ -30,11 +29,23 @@ export const draftModelSchema = z.strictObject({
 
 export type DraftModelOptions = z.input<typeof draftModelSchema>;
 
+/** How a draft model of other ids speaks of the target's: `VocabularyMap`, `TrimmedVocabulary`. */
+export interface DraftVocabulary {
+  /** By target id: the draft model's, −1 where it cannot be drafted. */
+  readonly toDraft: Int32Array;
+  /** The draft model's ids for a token of the target. */
+  spell(id: number): ArrayLike<number>;
+  /** The draft model's logits at the target's ids [V_target]; −Infinity for tokens that cannot be drafted. Overwritten by the next call. */
+  spread(logits: Float32Array): Float32Array;
+  /** @throws UsageError for models of other vocabularies. */
+  check(targetSize: number, draftSize: number): void;
+}
+
 export interface DraftModelSetup {
   /** Hash of the draft model's tokenizer, compared with the target's. */
   tokenizerHash?: string;
   /** For a model of another vocabulary. */
-  map?: VocabularyMap;
+  map?: DraftVocabulary;
   runner?: RunnerOptions;
 }
 

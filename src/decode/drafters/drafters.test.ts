@@ -20,7 +20,7 @@ import { tokenMatchVerifier } from "../verifiers/token-match.ts";
 import { VocabularyMap } from "../vocabulary-map.ts";
 import { DraftModelDrafter } from "./draft-model.ts";
 import { LookupDrafter } from "./lookup.ts";
-import { SuffixDrafter } from "./suffix.ts";
+import { SuffixDrafter, suffixSchema } from "./suffix.ts";
 
 const stories = loadDecoder("assets/stories260k/stories260K.bin");
 const tokenizer = loadTokenizer("assets/stories260k/tok512.bin");
@@ -127,6 +127,46 @@ describe("suffix", () => {
     // Another vocabulary: nothing of the old one is left.
     drafter.begin({ config: { ...stories.config, vocabSize: 7 } });
     expect(drafter.rememberedTokens).toBe(0);
+  });
+  test("keeps within its tokens: the oldest request leaves first, of a long one the end stays", () => {
+    const drafter = make({ numTokens: 3, maxTokens: 10 });
+    const request = (ids: number[]): void => {
+      draftsOf(drafter, contextOf(ids));
+      begin(drafter);
+      expect(drafter.rememberedTokens).toBeLessThanOrEqual(10);
+    };
+    request([10, 11, 12, 13]);
+    request([20, 21, 22, 23]);
+    expect(drafter.rememberedTokens).toBe(8);
+    expect(draftsOf(drafter, contextOf([10, 11]))).toEqual([12, 13]);
+    begin(drafter);
+    expect(drafter.rememberedTokens).toBe(10);
+    request([30, 31, 32]);
+    // The first request is gone, its beginning as it came again as well.
+    expect(draftsOf(drafter, contextOf([20, 21]))).toEqual([22, 23]);
+    drafter.forget();
+    begin(drafter);
+    request(Array.from({ length: 30 }, (_, i) => 40 + i));
+    expect(drafter.rememberedTokens).toBe(10);
+    expect(draftsOf(drafter, contextOf([65]))).toEqual([66, 67]);
+    expect(draftsOf(make(), contextOf([45]))).toEqual([]);
+  });
+  test("takes at most 1.2 KB a token, and gives the memory back", () => {
+    const drafter = make({ maxTokens: 4000 });
+    const random = new Random(5);
+    const empty = drafter.memoryBytes;
+    // Nothing repeats: every token makes as many nodes as it can.
+    for (let request = 1; request <= 12; request++) {
+      draftsOf(drafter, contextOf(Array.from({ length: 500 }, () => random.integer(49_152))));
+      begin(drafter);
+      expect(drafter.rememberedTokens).toBe(Math.min(4000, 500 * request));
+      expect(drafter.memoryBytes).toBeLessThan(1200 * drafter.rememberedTokens + empty);
+    }
+    // With the default number of tokens: 60 MB.
+    expect(suffixSchema.parse({}).maxTokens * 1200).toBeLessThan(64e6);
+    drafter.forget();
+    begin(drafter);
+    expect(drafter.memoryBytes).toBe(empty);
   });
   test("goes on beyond the depth that is counted", () => {
     const text = Array.from({ length: 40 }, (_, i) => i);

@@ -1,5 +1,6 @@
 // Counts of all token sequences up to a depth: a suffix tree cut at that depth, not path-compressed, in flat arrays. A new token extends the
 // nodes of all current suffixes by one, so that adding costs `depth` look-ups and nothing is searched. (Oliaro et al. 2025, suffix decoding.)
+// A node takes 32 to 46 bytes. A token makes at most `depth` new ones; in prose and code 18 of 24, which is 0.6 to 0.8 KB a token.
 import { invariant } from "../../base/errors.ts";
 
 const root = 0;
@@ -36,6 +37,11 @@ export class SuffixTrie {
     this.#previous = new Int32Array(capacity).fill(-1);
     this.#table = new Int32Array(tableSize(capacity)).fill(-1);
     this.#walk = this.start();
+  }
+
+  /** Memory of the arrays, used or not. */
+  get bytes(): number {
+    return this.#tokens.byteLength * 6 + this.#table.byteLength;
   }
 
   /** Suffixes of an empty text. */
@@ -217,7 +223,8 @@ export class SuffixTrie {
   }
 
   #grow(): void {
-    const capacity = 2 * this.#tokens.length;
+    // By a quarter: what is not used yet counts as memory, too.
+    const capacity = Math.ceil(1.25 * this.#tokens.length);
     invariant(capacity <= 2 ** 28, "a suffix trie of more than 2^28 nodes");
     const grown = (old: Int32Array): Int32Array => {
       const array = new Int32Array(capacity).fill(-1);

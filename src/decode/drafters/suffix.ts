@@ -17,7 +17,12 @@ export const suffixSchema = z.strictObject({
   offset: z.number().min(0).default(1).describe("Tokens drafted besides"),
   minProbability: z.number().min(0).max(1).default(0.1).describe("Drafts end where their joint share of the counts falls below"),
   maxRequests: z.int().min(0).default(1000).describe("Earlier requests that are remembered; the oldest is forgotten first"),
-  maxTokens: z.int().min(0).default(200_000).describe("Tokens of earlier requests that are remembered"),
+  maxTokens: z
+    .int()
+    .min(0)
+    .max(10_000_000)
+    .default(50_000)
+    .describe("Tokens of earlier requests that are remembered, the latest ones: at most 1.2 KB each by a maxDepth of 24, so 60 MB"),
   adaptive: z.boolean().default(true).describe("Draft only as many tokens as pay by what was measured"),
 });
 
@@ -41,7 +46,7 @@ export class SuffixDrafter implements Drafter {
   readonly #root = new Int32Array(1);
   #here: SuffixTrie;
   #hereNodes: SuffixNodes;
-  readonly #before: SuffixTrie;
+  #before: SuffixTrie;
   #beforeNodes: SuffixNodes;
   /** This request's ids, and those of earlier ones, oldest first. */
   #text = new Int32Array(256);
@@ -72,10 +77,15 @@ export class SuffixDrafter implements Drafter {
     return this.#rememberedTokens;
   }
 
+  /** Bytes of what is counted, of this request and of earlier ones. */
+  get memoryBytes(): number {
+    return this.#here.bytes + this.#before.bytes + 4 * this.#rememberedTokens;
+  }
+
   begin({ config, tokenizerHash }: DraftTarget): void {
     const target = tokenizerHash ?? `${config.vocabSize} tokens`;
     // Ids of another vocabulary mean nothing here.
-    if (this.#target !== undefined && this.#target !== target) this.#forget(Number.POSITIVE_INFINITY);
+    if (this.#target !== undefined && this.#target !== target) this.#forgetAll();
     else this.#remember();
     this.#target = target;
     this.#here = new SuffixTrie(this.#options.maxDepth);
@@ -113,7 +123,7 @@ export class SuffixDrafter implements Drafter {
   observe(): void {}
 
   forget(): void {
-    this.#forget(Number.POSITIVE_INFINITY);
+    this.#forgetAll();
     this.#count = 0;
   }
 
@@ -192,20 +202,28 @@ export class SuffixDrafter implements Drafter {
 
   #remember(): void {
     const { maxRequests, maxTokens } = this.#options;
-    if (this.#count === 0 || maxRequests === 0 || this.#count > maxTokens) return;
-    const text = this.#text.slice(0, this.#count);
+    if (this.#count === 0 || maxRequests === 0 || maxTokens === 0) return;
+    // Of a text that is too long the end.
+    const text = this.#text.slice(Math.max(0, this.#count - maxTokens), this.#count);
+    // Room is made first, so that the bound holds at any time.
+    while (this.#remembered.length >= maxRequests || this.#rememberedTokens + text.length > maxTokens) this.#forgetOldest();
     const nodes = this.#before.start();
     for (const id of text) this.#before.add(nodes, id);
     this.#remembered.push(text);
     this.#rememberedTokens += text.length;
-    while (this.#remembered.length > maxRequests || this.#rememberedTokens > maxTokens) this.#forget(1);
   }
 
-  #forget(numRequests: number): void {
-    for (let i = 0; i < numRequests && this.#remembered.length > 0; i++) {
-      const text = this.#remembered.shift() as Int32Array;
-      this.#before.remove(text);
-      this.#rememberedTokens -= text.length;
-    }
+  #forgetOldest(): void {
+    const text = this.#remembered.shift() as Int32Array;
+    this.#before.remove(text);
+    this.#rememberedTokens -= text.length;
+  }
+
+  /** And gives the memory back. */
+  #forgetAll(): void {
+    this.#before = new SuffixTrie(this.#options.maxDepth);
+    this.#beforeNodes = this.#before.start();
+    this.#remembered.length = 0;
+    this.#rememberedTokens = 0;
   }
 }
