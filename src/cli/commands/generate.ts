@@ -7,6 +7,7 @@ import { type SamplingOptionsInput, samplingOptions } from "../../decode/samplin
 import type { TextModel } from "../../recipes/text-model/text-model.ts";
 import { type CommandContext, defineCommand } from "../command.ts";
 import { readStdin } from "../io.ts";
+import { speedText } from "../render/speed.ts";
 import { modelFields, openTextModel } from "../text-model-flags.ts";
 
 const schema = z.object({
@@ -104,12 +105,15 @@ export const generate = defineCommand({
     const drafter = rules && samples === 1 ? new GrammarDrafter(model.drafter ? { otherwise: model.drafter } : {}) : model.drafter;
     let speculation: SpeculationSummary | undefined;
     let cut: string | undefined;
+    const { SpeedMeter } = await import("../../recipes/text-model/generation-speed.ts");
+    const meter = new SpeedMeter(samples * (ids.length - cachedLength), samples);
     const start = performance.now();
     let numTokens = 0;
     const results: unknown[] = [];
     const stream = samples === 1 && !context.json;
     const tokens: unknown[][] = requests.map(() => []);
-    for await (const event of run(runner, requests, { tokenizer, signal: context.signal, drafter, verifier })) {
+    for await (const event of run(runner, requests, { tokenizer, signal: context.signal, drafter, verifier, onStep: meter.onStep })) {
+      meter.see(event);
       if (event.kind !== "finish") {
         if (stream && numTokens === 0 && event.kind === "token") context.stdout.write(text);
         if (stream) context.stdout.write(event.text);
@@ -130,11 +134,12 @@ export const generate = defineCommand({
       };
     }
     const seconds = (performance.now() - start) / 1000;
-    const tokensPerSecond = numTokens / seconds;
-    if (context.json) return context.printJson({ prompt: given, results, numTokens, seconds, tokensPerSecond });
+    const speed = meter.result();
+    if (context.json)
+      return context.printJson({ prompt: given, results, numTokens, seconds, tokensPerSecond: speed.generationTokensPerSecond, speed });
     if (stream) context.print();
     else for (const [i, result] of results.entries()) context.print(`--- ${i + 1}\n${text}${(result as { text: string }).text}`);
-    context.stderr.write(`${numTokens} tokens in ${seconds.toFixed(2)} s, ${tokensPerSecond.toFixed(1)} tokens/s\n`);
+    context.stderr.write(`${speedText(speed, cachedLength)}\n`);
     if (cut !== undefined) context.stderr.write(`warning: ${cut}\n`);
     if (speculation && speculate !== "none") {
       const shares = speculation.acceptanceByPosition.map((share) => share.toFixed(2)).join(", ");

@@ -58,6 +58,35 @@ describe("a model", () => {
     expect((await model.complete("Once there was a cat", { ...greedy, maxNewTokens: 5 })).cachedTokens).toBeLessThan(4);
   });
 
+  test("tells of an answer that was stopped, and forgets none before", async () => {
+    using model = await load(chatModel, { backend, capacity: 128 });
+    await model.complete("Hello", { ...greedy, maxNewTokens: 3 });
+    const controller = new AbortController();
+    let pieces = "";
+    const stopped = (async () => {
+      for await (const piece of model.generate("Hello there", {
+        ...greedy,
+        maxNewTokens: 100,
+        eosTokenIds: [],
+        signal: controller.signal,
+      })) {
+        pieces += piece;
+        if (pieces.length > 5) controller.abort();
+      }
+    })();
+    await expect(stopped).rejects.toThrow();
+    const { lastResult } = model;
+    expect(lastResult).toMatchObject({ reason: "aborted", text: pieces });
+    expect(lastResult?.speed.newTokens).toBe(lastResult?.ids.length);
+    // A prompt that is refused changes nothing.
+    await expect(model.complete(new Array(200).fill(1), { maxNewTokens: 1 })).rejects.toThrow();
+    expect(model.lastResult).toBe(lastResult);
+    // Stopped before its first token.
+    const early = model.generate("Hello", { signal: AbortSignal.abort() }).next();
+    await expect(early).rejects.toThrow();
+    expect(model.lastResult).toMatchObject({ reason: "aborted", ids: [], text: "" });
+  });
+
   test("sees what others wrote into its cache", async () => {
     using model = await load(stories, { backend });
     const options = { ...greedy, maxNewTokens: 20 };

@@ -13,6 +13,7 @@ import type { Backend } from "../../runtime/backend.ts";
 import { openBackend } from "../../runtime/open.ts";
 import type { ChatMessage, Tokenizer } from "../../text/index.ts";
 import { openDrafterSpec } from "./drafter-spec.ts";
+import { type GenerationSpeed, SpeedMeter } from "./generation-speed.ts";
 import { type LoadedModel, type LoadModelOptions, loadModel } from "./load-model.ts";
 
 export interface LoadOptions extends LoadModelOptions {
@@ -53,11 +54,16 @@ export interface TextOptions {
 export interface TextResult {
   readonly text: string;
   readonly ids: readonly number[];
-  readonly reason: FinishReason;
+  /** aborted: stopped by a signal, or by a reader that went away. */
+  readonly reason: FinishReason | "aborted";
   /** Tokens of the prompt, and those of them that the cache held. */
   readonly promptTokens: number;
   readonly cachedTokens: number;
+  /** Of writing, after the first token; 0 where there is no second one. */
   readonly tokensPerSecond: number;
+  /** Reading the prompt and writing apart. */
+  readonly speed: GenerationSpeed;
+  /** Of answers that came to their end. */
   readonly speculation?: SpeculationSummary;
 }
 
@@ -125,7 +131,7 @@ export class TextModel {
     return this.loaded.model.config;
   }
 
-  /** What the last call that ran to its end produced. */
+  /** What the last call produced, also when it was stopped. */
   get lastResult(): TextResult | undefined {
     return this.#result;
   }
@@ -163,34 +169,35 @@ export class TextModel {
       eosTokenIds,
     };
     this.#busy = true;
-    let numTokens = 0;
-    const startedAt = performance.now();
-    let firstAt = 0;
+    const meter = new SpeedMeter(ids.length - cachedLength);
+    const result = (told: Pick<TextResult, "text" | "ids" | "reason" | "speculation">): TextResult => {
+      const speed = meter.result();
+      return { ...told, promptTokens: ids.length, cachedTokens: cachedLength, tokensPerSecond: speed.generationTokensPerSecond, speed };
+    };
+    let text = "";
+    const written: number[] = [];
+    let isOpen = true;
     try {
-      const settings = { tokenizer: this.tokenizer, signal: options.signal, drafter, verifier: options.verifier };
+      const settings = { tokenizer: this.tokenizer, signal: options.signal, drafter, verifier: options.verifier, onStep: meter.onStep };
       for await (const event of generate(this.runner, [request], settings)) {
-        if (event.kind === "token") {
-          if (numTokens++ === 0) firstAt = performance.now();
-          if (event.text) yield event.text;
+        meter.see(event);
+        if (event.kind === "finish") {
+          const { speculation } = event;
+          this.#result = result({ text: event.text, ids: event.ids, reason: event.reason, ...(speculation ? { speculation } : {}) });
+          isOpen = false;
           continue;
         }
-        if (event.kind === "text") {
-          yield event.text;
-          continue;
-        }
-        const seconds = (performance.now() - (numTokens > 1 ? firstAt : startedAt)) / 1000;
-        this.#result = {
-          text: event.text,
-          ids: event.ids,
-          reason: event.reason,
-          promptTokens: ids.length,
-          cachedTokens: cachedLength,
-          tokensPerSecond: Math.max(1, numTokens - 1) / seconds,
-          ...(event.speculation ? { speculation: event.speculation } : {}),
-        };
+        if (event.kind === "token") written.push(event.id);
+        text += event.text;
+        if (event.text) yield event.text;
       }
+    } catch (error) {
+      // A prompt that was refused has no result.
+      if (!options.signal?.aborted) isOpen = false;
+      throw error;
     } finally {
       this.#busy = false;
+      if (isOpen) this.#result = result({ text, ids: written, reason: "aborted" });
     }
   }
 
