@@ -1,6 +1,7 @@
 // `longwave chat <model>`: a conversation in the terminal. Lines from a pipe are asked one after the other.
 import { readFileSync } from "node:fs";
 import { createInterface, type Interface } from "node:readline";
+import { Writable } from "node:stream";
 import { z } from "zod";
 import { writeFileAtomic } from "../../base/atomic.ts";
 import { AbortedError, DataError, LongwaveError, UsageError } from "../../base/errors.ts";
@@ -8,6 +9,7 @@ import { samplingOptions } from "../../decode/sampling/options.ts";
 import type { Conversation } from "../../recipes/text-model/conversation.ts";
 import type { TextResult } from "../../recipes/text-model/text-model.ts";
 import { type CommandContext, defineCommand } from "../command.ts";
+import { speedText } from "../render/speed.ts";
 import { modelFields, openTextModel } from "../text-model-flags.ts";
 
 const schema = z.object({
@@ -29,16 +31,18 @@ const help = `/help            this list
 /undo            take back the last question and answer
 /retry           answer the last question anew, with another seed
 /history         show the conversation
-/stats           speed of the last answer
+/stats           speed of the last answer: reading, first token, writing
 /save <file>     write the conversation as JSON
 /load <file>     go on with a conversation from a file
-/exit            end (or Ctrl-D)
-Ctrl-C stops an answer; between answers it ends the chat. End a line with \\ to go on in the next one.`;
+/quit            leave (or Ctrl-D; /exit and /bye are the same)
+Ctrl-C stops an answer. At the prompt it clears what was typed; twice on an empty line it leaves.
+End a line with \\ to go on in the next one.`;
 
 export const chat = defineCommand({
   name: "chat",
   summary: "Talk with a model in the terminal",
-  description: "Needs a model with a chat template. Commands begin with a slash; /help lists them.",
+  description:
+    "Needs a model with a chat template. Commands begin with a slash; /help lists them. Ctrl-C stops an answer; at the prompt it clears the line, and twice on an empty line it leaves, as Ctrl-D and /quit do.",
   schema,
   positionals: ["model"],
   examples: [
@@ -53,7 +57,7 @@ export const chat = defineCommand({
     const conversation = new Conversation(model, { system, whenFull });
     model.chatIds([{ role: "user", content: "" }]);
     const isTerminal = context.stdin.isTTY === true && context.stdout.isTTY;
-    const lines = createInterface({ input: context.stdin, ...(isTerminal ? { output: process.stdout, terminal: true } : {}) });
+    const lines = createInterface({ input: context.stdin, ...(isTerminal ? { output: terminalOf(context.stdout), terminal: true } : {}) });
     const session = new Session(conversation, context, lines, isTerminal, (signal, attempt) => ({
       maxNewTokens,
       stop,
@@ -64,7 +68,9 @@ export const chat = defineCommand({
     if (isTerminal) {
       const { colors } = context.stdout;
       context.print(
-        colors.dim(`${options.model}, context of ${model.runner.capacity} tokens. /help lists commands; Ctrl-C stops an answer.`),
+        colors.dim(
+          `${options.model}, context of ${model.runner.capacity} tokens. /help lists commands, Ctrl-C stops an answer, /quit leaves.`,
+        ),
       );
     }
     // Also while nothing is being written, a signal ends the chat.
@@ -80,6 +86,18 @@ export const chat = defineCommand({
   },
 });
 
+/** What readline draws its line on. */
+function terminalOf(output: CommandContext["stdout"]): Writable {
+  const stream = new Writable({
+    decodeStrings: false,
+    write: (chunk, _encoding, done) => {
+      output.write(String(chunk));
+      done();
+    },
+  });
+  return Object.defineProperty(stream, "columns", { get: () => output.columns });
+}
+
 type AnswerOptions = (signal: AbortSignal, attempt: number) => Parameters<Conversation["ask"]>[1];
 
 class Session {
@@ -91,6 +109,10 @@ class Session {
   #answering: AbortController | undefined;
   #attempt = 0;
   #last: TextResult | undefined;
+  /** Lines that ended with a backslash. */
+  #pending = "";
+  /** Ctrl-C was pressed on an empty line, and nothing since. */
+  #isLeaving = false;
 
   constructor(conversation: Conversation, context: CommandContext, lines: Interface, isTerminal: boolean, answerOptions: AnswerOptions) {
     this.#conversation = conversation;
@@ -102,31 +124,50 @@ class Session {
 
   async run(): Promise<void> {
     const { colors } = this.#context.stdout;
-    this.#lines.on("SIGINT", () => {
-      if (this.#answering) this.#answering.abort(new AbortedError("chat: the answer was stopped"));
-      else this.#lines.close();
-    });
-    const prompt = (text: string): void => {
-      if (!this.#isTerminal) return;
-      this.#lines.setPrompt(text);
-      this.#lines.prompt();
-    };
-    let pending = "";
-    prompt(colors.cyan("> "));
+    this.#lines.on("SIGINT", () => this.#interrupt());
+    this.#prompt(colors.cyan("> "));
     for await (const line of this.#lines) {
       this.#context.signal.throwIfAborted();
+      this.#isLeaving = false;
       if (line.endsWith("\\")) {
-        pending += `${line.slice(0, -1)}\n`;
-        prompt(colors.dim(". "));
+        this.#pending += `${line.slice(0, -1)}\n`;
+        this.#prompt(colors.dim(". "));
         continue;
       }
-      const text = (pending + line).trim();
-      pending = "";
+      const text = (this.#pending + line).trim();
+      this.#pending = "";
       if (text.startsWith("/")) {
         if (await this.#command(text)) break;
       } else if (text !== "") await this.#answer(text);
-      prompt(colors.cyan("> "));
+      this.#prompt(colors.cyan("> "));
     }
+  }
+
+  #prompt(text: string): void {
+    if (!this.#isTerminal) return;
+    this.#lines.setPrompt(text);
+    this.#lines.prompt();
+  }
+
+  /** Ctrl-C: stops an answer, else takes back what was typed, else leaves when it is the second one. */
+  #interrupt(): void {
+    const { stdout } = this.#context;
+    if (this.#answering) {
+      this.#answering.abort(new AbortedError("chat: the answer was stopped"));
+      return;
+    }
+    const isEmpty = this.#lines.line === "" && this.#pending === "";
+    if (isEmpty && this.#isLeaving) {
+      this.#lines.close();
+      return;
+    }
+    this.#isLeaving = isEmpty;
+    this.#pending = "";
+    // To the end of the line and from there back to its beginning, as the keys of readline have it.
+    this.#lines.write(null, { ctrl: true, name: "e" });
+    this.#lines.write(null, { ctrl: true, name: "u" });
+    stdout.write(isEmpty ? "\n(Ctrl-C once more, Ctrl-D or /quit leaves)\n" : "\n");
+    this.#prompt(stdout.colors.cyan("> "));
   }
 
   async #answer(question: string): Promise<void> {
@@ -141,8 +182,10 @@ class Session {
       if (this.#last?.reason === "context") stderr.write("(the context is full: the answer ends here)\n");
       if (this.#last?.reason === "length") stderr.write("(cut at --max-new-tokens)\n");
     } catch (error) {
-      if (this.#answering.signal.aborted && !signal.aborted) stdout.write("\n(stopped)\n");
-      else if (error instanceof LongwaveError && !(error instanceof AbortedError) && this.#isTerminal)
+      if (this.#answering.signal.aborted && !signal.aborted) {
+        this.#last = this.#conversation.lastResult;
+        stdout.write("\n(stopped)\n");
+      } else if (error instanceof LongwaveError && !(error instanceof AbortedError) && this.#isTerminal)
         stderr.write(`${error.message}${error.hint ? `. ${error.hint}` : ""}\n`);
       else throw error;
     } finally {
@@ -232,11 +275,8 @@ function readMessages(path: string): z.output<typeof messagesSchema> {
 }
 
 /** What an answer cost, in one line. */
-export function statistics({ promptTokens, cachedTokens, ids, tokensPerSecond, speculation }: TextResult): string {
-  const parts = [
-    `${promptTokens} tokens read, ${cachedTokens} of them from the cache`,
-    `${ids.length} written at ${tokensPerSecond.toFixed(1)} tokens/s`,
-  ];
+export function statistics({ cachedTokens, speed, reason, speculation }: TextResult): string {
+  const parts = [speedText(speed, cachedTokens) + (reason === "aborted" ? ", then stopped" : "")];
   if (speculation) {
     const shares = speculation.acceptanceByPosition.map((share) => share.toFixed(2)).join(", ");
     parts.push(`${speculation.tokensPerStep.toFixed(2)} tokens a step; accepted by position: ${shares || "no drafts"}`);
