@@ -87,8 +87,8 @@ export class SequenceCall {
     this.#positions = inputs.positions;
   }
 
-  /** Sets the sizes of the next run and returns its rows. */
-  resize(time: number, count: number): TargetRows {
+  /** Sets the number of tokens of the next run. */
+  resizeTime(time: number): void {
     const { bound } = this.call;
     if (time !== this.#time) {
       let view = this.#views.get(time);
@@ -107,6 +107,12 @@ export class SequenceCall {
       if (view.rotary) setRotary(bound, view.rotary);
       this.#time = time;
     }
+  }
+
+  /** Sets the sizes of the next run and returns its rows. */
+  resize(time: number, count: number): TargetRows {
+    const { bound } = this.call;
+    this.resizeTime(time);
     let output = this.#outputs.get(count);
     if (!output) {
       output = { wanted: allocate("i32", [count]), made: this.#makeRows(count) };

@@ -12,13 +12,16 @@ import {
 } from "../models/decoder/cached.ts";
 import { type DecoderConfig, rotaryWidth } from "../models/decoder/config.ts";
 import { bytesOfTree, type InferenceModel } from "../models/decoder/quantise.ts";
+import { floatMatrices, hasBytesAlone } from "../models/decoder/quantised-float.ts";
 import type { Backend, ProfileEvent } from "../runtime/backend.ts";
 import { allocate, type TensorBuffer } from "../runtime/buffer.ts";
 import { KVCache } from "../runtime/kv-cache.ts";
+import { describeMachine } from "../runtime/machine.ts";
 import { compile, type Program, spec } from "../runtime/program.ts";
 import type { DType } from "../tensor/dtype.ts";
 import type { Dim } from "../tensor/graph.ts";
 import { flatten, mapTree } from "../tensor/tree.ts";
+import { floatPromptDefault } from "./float-prompt.ts";
 import { RotaryRows } from "./rotary-rows.ts";
 import { allocateRows, type Call, type RowBuffers, SequenceCall, type TargetFeatures, type TargetRows, TreeCall } from "./runner-calls.ts";
 import { StepCosts } from "./step-costs.ts";
@@ -41,6 +44,12 @@ export interface RunnerOptions {
    * speculative decoding of chains up to this size give the same bytes. Costs v(exactBlock) a call. Default 0: each call as small as it is.
    */
   exactBlock?: number;
+  /**
+   * Tokens from which a call of the prompt computes with float32 copies of 8-bit matrices, made anew one at a time in each call, instead of
+   * rounding activations to 8 bits. Default: 32 on x86 with AVX2 and no instruction for products of 8 bits, as far as the system tells;
+   * never (Infinity) elsewhere. Models with 4-bit matrices or experts do not have this form.
+   */
+  floatPromptFrom?: number;
   /** Attention kernel; default: fused where the head width allows. */
   emission?: CachedEmission;
   /** Record the time of every operator; read it with {@link DecoderRunner.endProfile}. Default false. */
@@ -59,7 +68,7 @@ export interface RunnerMemory {
 
 type Inputs = ReturnType<typeof inputSpecs>;
 interface Outputs {
-  logits: unknown;
+  logits?: unknown;
   hidden?: unknown;
   layers?: unknown;
   cache: unknown;
@@ -90,6 +99,8 @@ function inputSpecs({ config, parameters }: InferenceModel, batch: number, time:
   };
 }
 
+const noRows: RowBuffers = { buffers: new Map(), rows: { logits: new Float32Array(0) } };
+
 export class DecoderRunner {
   readonly config: DecoderConfig;
   readonly cache: KVCache;
@@ -109,6 +120,10 @@ export class DecoderRunner {
   #sequenceProgram: AnyProgram | undefined;
   #batchProgram: AnyProgram | undefined;
   #treeProgram: AnyProgram | undefined;
+  /** Reads prompts, and writes nothing but the cache. */
+  #promptProgram: AnyProgram | undefined;
+  readonly #floatPromptFrom: number;
+  readonly #prompts = new Map<number, SequenceCall>();
   readonly #single = new Map<number, Call>();
   readonly #several = new Map<number, SequenceCall>();
   readonly #trees = new Map<number, TreeCall>();
@@ -126,6 +141,7 @@ export class DecoderRunner {
       emission = emissionFor(model.config),
       profile = false,
       exactBlock = 0,
+      floatPromptFrom,
     } = options;
     if (model.config.position === "learned" && capacity > model.config.contextLength) {
       throw new UsageError(
@@ -144,6 +160,8 @@ export class DecoderRunner {
     this.#positions = capacity + Math.max(0, exactBlock - 1);
     this.prefillChunk = Math.max(Math.min(prefillChunk, capacity), exactBlock);
     this.#options = { weights, emission, profile };
+    const never = Number.POSITIVE_INFINITY;
+    this.#floatPromptFrom = hasBytesAlone(model) ? (floatPromptFrom ?? floatPromptDefault(describeMachine())) : never;
     const { layers, kvHeads, headWidth } = model.config;
     this.cache = new KVCache({ layers, batch, kvHeads, capacity: this.#positions, headWidth });
     this.#rotary = RotaryRows.of(model.config, batch);
@@ -163,26 +181,33 @@ export class DecoderRunner {
       this.#chunks(row, ids, ids.length - 1);
       return this.#block(row, ids, ids.length - 1, 1).logits.subarray(0, this.config.vocabSize);
     }
-    if (ids.length === 1) return this.#one(row, ids[0]).logits;
-    return (this.#chunks(row, ids, ids.length) as TargetRows).logits;
+    const last = ids.length - 1;
+    const tail = last % this.prefillChunk;
+    if (last === 0 || tail >= this.#floatPromptFrom) {
+      this.#chunks(row, ids, last);
+      return this.#one(row, ids[last]).logits;
+    }
+    this.#chunks(row, ids, last - tail);
+    return this.#chunk(row, ids, last - tail, tail + 1, false).logits;
   }
 
   /**
-   * Appends the first `length` tokens for what they leave in the cache, in chunks; returns the row of the last one, undefined for none.
+   * Appends the first `length` tokens for what they leave in the cache, in chunks.
    * @throws UsageError when the cache is full.
    */
-  prefill(row: number, ids: ArrayLike<number>, length = ids.length): TargetRows | undefined {
+  prefill(row: number, ids: ArrayLike<number>, length = ids.length): void {
     this.#refuseDisposed();
     this.#reserve(this.cache.lengths[row] + length);
     this.#settle(row, this.cache.lengths[row] + length);
-    return this.#chunks(row, ids, length);
+    this.#chunks(row, ids, length);
   }
 
-  #chunks(row: number, ids: ArrayLike<number>, length: number): TargetRows | undefined {
-    let rows: TargetRows | undefined;
-    for (let from = 0; from < length; from += this.prefillChunk)
-      rows = this.#chunk(row, ids, from, Math.min(this.prefillChunk, length - from), false);
-    return rows;
+  #chunks(row: number, ids: ArrayLike<number>, length: number): void {
+    for (let from = 0; from < length; from += this.prefillChunk) {
+      const count = Math.min(this.prefillChunk, length - from);
+      if (count >= this.#floatPromptFrom) this.#promptChunk(row, ids, from, count);
+      else this.#chunk(row, ids, from, count, false);
+    }
   }
 
   /** Positions that depend on the length of the sequence are set for `length` tokens; what the row holds is computed again where it must. */
@@ -293,7 +318,8 @@ export class DecoderRunner {
     const { embedding, ...read } = tree;
     // What is gathered from is never packed; a tied embedding is the head's matrix as well.
     const packed = bytesOfTree(read) + (tree.head ? 0 : bytesOfTree(embedding.tokens));
-    const programs = this.#programs().length;
+    // That of prompts reads the blocks where they are.
+    const programs = this.#programs().filter((program) => program !== this.#promptProgram).length;
     return {
       weights: bytesOfTree(tree),
       packedCopies: this.#options.weights === "packed" ? programs * packed : 0,
@@ -317,7 +343,7 @@ export class DecoderRunner {
   }
 
   #programs(): AnyProgram[] {
-    return [this.#sequenceProgram, this.#batchProgram, this.#treeProgram].filter((program) => program !== undefined);
+    return [this.#sequenceProgram, this.#batchProgram, this.#treeProgram, this.#promptProgram].filter((program) => program !== undefined);
   }
 
   #refuseDisposed(): void {
@@ -365,13 +391,30 @@ export class DecoderRunner {
   #chunk(row: number, ids: ArrayLike<number>, from: number, count: number, all: boolean): TargetRows {
     let several = this.#several.get(row);
     if (!several) {
-      const positioned = readsPositions(this.config, this.#options.emission);
-      several = new SequenceCall(this.#bindSequence(row, this.prefillChunk, 1), this.#makeRows, positioned);
+      several = this.#sequenceCall(this.#bindSequence(row, this.prefillChunk, 1));
       this.#several.set(row, several);
     }
-    const start = this.cache.lengths[row];
-    const { call } = several;
     const rows = several.resize(count, all ? count : 1);
+    if (all) for (let i = 0; i < count; i++) several.wanted[i] = i;
+    else several.wanted[0] = count - 1;
+    this.#runChunk(several.call, row, ids, from, count);
+    return rows;
+  }
+
+  /** Tokens of a prompt for the cache alone, with float32 copies of the matrices. */
+  #promptChunk(row: number, ids: ArrayLike<number>, from: number, count: number): void {
+    let call = this.#prompts.get(row);
+    if (!call) {
+      this.#promptProgram ??= this.#compile(1, "S", "R", "prompt");
+      call = this.#sequenceCall(this.#bind(this.#promptProgram, this.cache.row(row), 1, this.prefillChunk, noRows));
+      this.#prompts.set(row, call);
+    }
+    call.resizeTime(count);
+    this.#runChunk(call.call, row, ids, from, count);
+  }
+
+  #runChunk(call: Call, row: number, ids: ArrayLike<number>, from: number, count: number): void {
+    const start = this.cache.lengths[row];
     for (let i = 0; i < count; i++) {
       call.ids[i] = ids[from + i];
       // Learned positions end with the context; what fills up a block may lie behind.
@@ -381,11 +424,8 @@ export class DecoderRunner {
     if (call.rotary) this.#rotary?.write(call.rotary, 0, row, call.positions.subarray(0, count));
     call.lengths[0] = start + count - 1;
     call.total[0] = start + count;
-    if (all) for (let i = 0; i < count; i++) several.wanted[i] = i;
-    else several.wanted[0] = count - 1;
     call.bound.run();
     this.cache.lengths[row] = start + count;
-    return rows;
   }
 
   /** Notes which tokens the next rows of a sequence are of. */
@@ -397,12 +437,24 @@ export class DecoderRunner {
 
   readonly #makeRows = (count: number): RowBuffers => allocateRows(this.config, this.#features, count);
 
-  #compile(batch: number, time: Dim, rows: Dim, isTree = false): AnyProgram {
+  #sequenceCall(call: Call): SequenceCall {
+    return new SequenceCall(call, this.#makeRows, readsPositions(this.config, this.#options.emission));
+  }
+
+  #compile(batch: number, time: Dim, rows: Dim, kind?: "tree" | "prompt"): AnyProgram {
+    const isTree = kind === "tree";
     const specs = inputSpecs(this.#model, batch, time, rows, this.#positions, isTree);
     const { weights, profile } = this.#options;
     const emission = isTree ? treeEmissionFor(this.config, this.#options.emission) : this.#options.emission;
     const features = batch === 1 ? this.#features : {};
     const leaves = flatten<TensorBuffer>(this.#model.parameters.tree as never).map(([path, leaf]) => [`parameters.${path}`, leaf] as const);
+    if (kind === "prompt") {
+      const prompt = ({ parameters, ...inputs }: Record<string, unknown>): Outputs => {
+        const matrices = floatMatrices(this.config, parameters as never);
+        return { cache: decoderCached(this.config, matrices, inputs as never, emission).cache };
+      };
+      return compile(this.#backend, prompt as never, specs, { name: "decode prompt", profile });
+    }
     return compile(
       this.#backend,
       ({ parameters, ...inputs }) => decoderCached(this.config, parameters as never, inputs as never, emission, features) as Outputs,
@@ -426,7 +478,7 @@ export class DecoderRunner {
   }
 
   #bindTree(row: number): TreeCall {
-    this.#treeProgram ??= this.#compile(1, "S", "R", true);
+    this.#treeProgram ??= this.#compile(1, "S", "R", "tree");
     const tree = {
       bias: TreeShape.chain(0).bias,
       slots: allocate("i32", [1, 1]),
@@ -452,16 +504,17 @@ export class DecoderRunner {
     const positions = allocate("i32", [batch, time]);
     const lengths = allocate("i32", [batch]);
     const total = allocate("i32", []);
-    const count = (buffers.get("logits") as TensorBuffer).shape[0];
+    const count = buffers.get("logits")?.shape[0] ?? 0;
     const wanted = allocate("i32", [count]);
     for (let i = 0; i < count; i++) wanted.data[i] = i;
-    const parameters = this.#options.weights === "bound" ? { parameters: this.#model.parameters.tree } : {};
+    const isBound = this.#options.weights === "bound" || program === this.#promptProgram;
+    const parameters = isBound ? { parameters: this.#model.parameters.tree } : {};
     const layers = Object.fromEntries((this.#features.layers ?? []).map((layer) => [layer, buffers.get(`layers.${layer}`)]));
     const rotary = this.#rotary?.allocate(batch, time);
     const bound = program.bind(
       { ...parameters, ids, positions, lengths, total, rows: wanted, cache, ...(rotary ? { rotary } : {}), ...extra } as never,
       {
-        logits: buffers.get("logits"),
+        ...(buffers.has("logits") ? { logits: buffers.get("logits") } : {}),
         cache,
         ...(buffers.has("hidden") ? { hidden: buffers.get("hidden") } : {}),
         ...(Object.values(layers).some(Boolean) ? { layers } : {}),
