@@ -75,7 +75,7 @@ export async function* speculate(
     costs.observe(shape.size, ranAt - proposedAt);
     view.load(tree, rows.logits);
     chance.begin();
-    const { node, token } = rules.verify(tree, view, chance);
+    const { node, token } = view.upToDeadEnd(rules.verify(tree, view, chance));
     const numAccepted = shape.pathTo(node, path) - 1;
     if (numAccepted === 0) cache.truncate(0, start + 1);
     else cache.gatherRows(0, start, path.subarray(0, numAccepted + 1));

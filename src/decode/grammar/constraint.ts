@@ -1,6 +1,7 @@
 // A grammar over a vocabulary, as a step on logits: forbids the tokens that would leave the language. It depends on the sequence alone, so
 // that plain decoding, every node of a tree of drafts and a sequence that was cut back all see the same mask.
 import { UsageError } from "../../base/errors.ts";
+import { NoTokenLeftError } from "../sampling/candidates.ts";
 import { type GrammarStep, numIdsOf, type SamplingContext } from "../sampling/context.ts";
 import { dead } from "./automaton.ts";
 import type { Grammar } from "./grammar.ts";
@@ -45,7 +46,7 @@ export class GrammarConstraint implements GrammarStep {
     this.states[0] = grammar.automaton.start;
   }
 
-  /** Forbids what the grammar does. @throws UsageError where no token of the vocabulary can continue. */
+  /** Forbids what the grammar does. @throws NoTokenLeftError where no token of the vocabulary can continue. */
   apply(logits_V: Float32Array, context: SamplingContext): void {
     const { automaton } = this.grammar;
     const state = this.stateAt(context);
@@ -57,7 +58,7 @@ export class GrammarConstraint implements GrammarStep {
     const mask = this.masks.mask(state);
     const isAccepting = automaton.isAccepting(state);
     if (mask.count === 0 && !isAccepting) {
-      throw new UsageError("grammar: expected a token that can continue the text, got none in the vocabulary", {
+      throw new NoTokenLeftError("grammar: expected a token that can continue the text, got none in the vocabulary", {
         hint: "The grammar asks for characters that the tokenizer cannot spell.",
       });
     }

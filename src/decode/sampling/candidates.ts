@@ -1,6 +1,6 @@
 // The tokens still in play and their logits, compact and in ascending id order, so that every step after a truncation costs
 // what is left and not what the vocabulary holds. All memory is allocated once per vocabulary and reused for every token.
-import { LongwaveError, NotFiniteError } from "../../base/errors.ts";
+import { NotFiniteError, UsageError } from "../../base/errors.ts";
 import { expNegative } from "./exp.ts";
 import { MassThreshold } from "./mass-threshold.ts";
 
@@ -43,7 +43,7 @@ export class Candidates {
 
   /**
    * Starts over with all tokens that are not forbidden, or with a superset of those that `preselection` asks for.
-   * @throws NotFiniteError for a logit that is NaN or +Infinity, LongwaveError when every token is forbidden.
+   * @throws NotFiniteError for a logit that is NaN or +Infinity when every token is forbidden.
    */
   load(logits_V: Float32Array, preselection?: Preselection): void {
     this.count = 0;
@@ -197,8 +197,8 @@ export class Candidates {
   }
 }
 
-/** Every token has logit -Infinity. */
-export class NoTokenLeftError extends LongwaveError {}
+/** Every token has logit -Infinity, or a grammar cannot go on. */
+export class NoTokenLeftError extends UsageError {}
 
 export function noTokenLeft(): NoTokenLeftError {
   return new NoTokenLeftError("sampling: expected at least one token that is allowed, got none", {

@@ -22,7 +22,7 @@ export type CandidateStep = (candidates: Candidates) => void;
 
 /** A grammar, as a step: it depends on the ids behind the prompt alone. */
 export interface GrammarStep {
-  /** Forbids the tokens that would leave the language. @throws UsageError when none is left. */
+  /** Forbids the tokens that would leave the language. @throws NoTokenLeftError when none is left. */
   apply(logits_V: Float32Array, context: SamplingContext): void;
   /** Tokens that follow whatever the logits say, at most `limit` of them. */
   forced(context: SamplingContext, limit: number): readonly number[];
