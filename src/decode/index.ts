@@ -57,6 +57,7 @@ export {
 export { bestChainLength, StepCosts } from "./step-costs.ts";
 export { createStopStringMatcher, type StopMatch, type StopStringMatcher, type StopStringOptions } from "./stop-strings.ts";
 export { clipTree, rootOnly, type TokenTree, TreeShape } from "./token-tree.ts";
+export { TrimmedVocabulary } from "./trimmed-vocabulary.ts";
 export { blockVerifier } from "./verifiers/block.ts";
 export { deterministicVerifier } from "./verifiers/deterministic.ts";
 export { greedyVerifier } from "./verifiers/greedy.ts";

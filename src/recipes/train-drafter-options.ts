@@ -3,15 +3,57 @@ import { z } from "zod";
 import { loopSchema } from "../engine/index.ts";
 import { medusaSchema } from "../models/heads/medusa.ts";
 import { medusaTrainingSchema } from "../train/medusa.ts";
+import { weightKinds } from "./text-model/load-model.ts";
 import { savedSettingsOf } from "./training-run.ts";
 
 const { logEvery, keepLast, onNotFinite, checkpointSeconds } = loopSchema.shape;
 
+/** Sizes of a draft model; what is left out follows as in any decoder. */
+export const draftSchema = z.strictObject({
+  vocabSize: z.int().min(16).default(8192).describe("Tokens that it knows, the most frequent of the texts; others are never drafted"),
+  width: z.int().positive().default(192).describe("Width of the residual stream"),
+  layers: z.int().positive().default(4).describe("Number of blocks"),
+  heads: z.int().positive().default(6).describe("Query heads"),
+  kvHeads: z.int().positive().default(2).describe("Key and value heads"),
+  mlpWidth: z.int().positive().optional().describe("Inner width of the gated MLP. Default: 8/3 x width rounded up to 32"),
+  embedding: z
+    .enum(["target", "random"])
+    .default("target")
+    .describe("Where token embeddings start: the principal axes of the model's own, or random ones"),
+});
+
 export const trainDrafterSchema = z.strictObject({
-  model: z.string().min(1).describe("The model to draft for: checkpoint folder, run folder (its latest checkpoint) or llama2.c .bin file"),
-  kind: z.enum(["medusa"]).default("medusa").describe("medusa: heads on the model's hidden states, trained while the model is frozen"),
+  model: z
+    .string()
+    .min(1)
+    .describe("The model to draft for: whatever `generate` takes; Medusa heads need a folder, a run or a llama2.c file"),
+  kind: z
+    .enum(["medusa", "draft"])
+    .default("medusa")
+    .describe("medusa: heads on the model's hidden states, trained while the model is frozen; draft: a small model of its own"),
   tokenizer: z.string().optional().describe("tokenizer.json or its folder. Default: beside the model"),
   medusa: medusaSchema.prefault({}).describe("Medusa heads"),
+  draft: draftSchema.prefault({}).describe("Draft model"),
+  weights: z.enum(weightKinds).default("f32").describe("Weights that the model writes its texts with (draft)"),
+  prompts: z
+    .array(z.string())
+    .default([])
+    .describe("Files of prompts, .jsonl or one a line, that the model answers (draft). Default: it writes the questions itself"),
+  field: z.string().min(1).default("prompt").describe("Field of a .jsonl file that holds the prompt"),
+  chat: z.boolean().optional().describe("Prompts are a user's turns (draft). Default: where the model has a chat template"),
+  texts: z
+    .string()
+    .min(1)
+    .optional()
+    .describe("Folder that texts are written to and taken from (draft). Default: texts/ in the run's folder"),
+  writeBatch: z.int().positive().max(256).default(32).describe("Texts written at a time (draft)"),
+  top: z.int().min(1).max(64).default(8).describe("Most probable tokens kept with each token of the texts, for distillation (draft)"),
+  distillation: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(0.5)
+    .describe("Weight of what the model thought likely against what it said (draft): 0 learns from tokens alone"),
   ...medusaTrainingSchema.shape,
   tokens: z.int().positive().default(200_000).describe("Tokens of the model's own texts to train on"),
   heldOutTokens: z.int().positive().default(20_000).describe("Tokens of further texts, for evaluation and calibration of the tree"),

@@ -30,6 +30,7 @@ import { follow, stage, warning } from "./events.ts";
 import { resolveModel, tokenizerBeside } from "./model-source.ts";
 import { type SelfDistilledText, selfDistil } from "./self-distillation.ts";
 import { findTokenTree, measureSpeculation } from "./speculation-report.ts";
+import { trainDraftModel } from "./train-draft-model.ts";
 import { type TrainDrafterOptions, type TrainDrafterSettings, trainDrafterSchema } from "./train-drafter-options.ts";
 import { loopSettingsOf, openFormer, recordOf, settingsOf } from "./training-run.ts";
 
@@ -51,6 +52,10 @@ export async function* trainDrafter(
   { backend, signal, onRun }: TrainDrafterContext,
 ): AsyncGenerator<RunEvent> {
   const settings = parseOptions(trainDrafterSchema, options) as TrainDrafterSettings;
+  if (settings.kind === "draft") {
+    yield* trainDraftModel(settings, { backend, signal, onRun });
+    return;
+  }
   const path = resolveModel(settings.model);
   const target = loadDecoder(path);
   const tokenizer = loadTokenizer(settings.tokenizer ?? tokenizerBeside(path));

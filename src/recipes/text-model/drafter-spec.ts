@@ -1,21 +1,25 @@
 // What a user may write after --speculate: `none`, `lookup`, `suffix`, `draft:<model>`, `medusa:<folder>`, or a folder of trained heads; options
 // follow as `,name=value`, for the first four. A drafter knows its target's vocabulary, so it is opened with the target.
 import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { nearest, UsageError } from "../../base/errors.ts";
 import type { Drafter } from "../../decode/drafter.ts";
 import {
   DraftModelDrafter,
+  type DraftModelOptions,
   draftModelSchema,
   LookupDrafter,
   lookupSchema,
   SuffixDrafter,
   suffixSchema,
+  TrimmedVocabulary,
   VocabularyMap,
   type VocabularySide,
 } from "../../decode/index.ts";
 import type { InferenceModel } from "../../models/decoder/quantise.ts";
 import type { Backend } from "../../runtime/backend.ts";
 import { type Tokenizer, tokenBytes } from "../../text/index.ts";
+import { isTrimmedDraft, loadTrimmedDraft } from "../draft-checkpoint.ts";
 import { openDrafter as openHeads } from "../drafter-source.ts";
 import { type LoadedModel, type LoadModelOptions, loadModel } from "./load-model.ts";
 
@@ -59,6 +63,9 @@ export async function openDrafterSpec(spec: string, target: DrafterTarget, optio
       if (!path)
         throw new UsageError("speculate: expected draft:<model>, got no model", { hint: "Name a smaller model of the same family." });
       const { weights, offline, onProgress, signal } = options;
+      const folder = trimmedDraftFolder(path);
+      if (folder)
+        return openTrimmedDraft(folder, target, { ...(options.draw ? { draw: "sample" } : {}), ...parsed(given, draftModelSchema.shape) });
       const draft = await loadModel(path, { weights, offline, onProgress, signal });
       const chosen = parsed(given, draftModelSchema.shape);
       return openDraftModel(draft, target, { ...(options.draw ? { draw: "sample" } : {}), ...chosen });
@@ -109,6 +116,27 @@ export function openDraftModel(
       ? {}
       : { map: mapVocabularies(target.tokenizer, target.model.config.vocabSize, draft.tokenizer, draft.model.config.vocabSize) }),
   });
+}
+
+/** What `train-drafter --kind draft` left at a path: a draft model's own folder, or that of its run. */
+const trimmedDraftFolder = (path: string): string | undefined => [path, join(path, "drafter")].find(isTrimmedDraft);
+
+/** @throws UsageError for a draft model of another target. Its few weights are read as they are. */
+function openTrimmedDraft(
+  folder: string,
+  { backend, model, tokenizer, capacity }: DrafterTarget,
+  options: DraftModelOptions,
+): DraftModelDrafter {
+  const { decoder, vocabulary } = loadTrimmedDraft(folder);
+  const { target_ids: ids, target_vocab_size: size, tokenizer_hash: hash } = vocabulary;
+  if (size !== model.config.vocabSize || hash !== tokenizer.hash)
+    throw new UsageError(
+      `draft model ${folder}: expected a target of ${size} tokens with the tokenizer that it was trained for, got ${
+        size === model.config.vocabSize ? "another tokenizer" : `one of ${model.config.vocabSize} tokens`
+      }`,
+      { hint: "Train one for this model: longwave train-drafter --kind draft." },
+    );
+  return new DraftModelDrafter(backend, decoder, options, { map: new TrimmedVocabulary(ids, size), runner: { capacity } });
 }
 
 function mapVocabularies(target: Tokenizer, targetSize: number, draft: Tokenizer, draftSize: number): VocabularyMap {

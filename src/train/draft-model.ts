@@ -1,0 +1,336 @@
+// Trains a small decoder to guess what a larger one says: cross-entropy with the larger one's most probable tokens and their probabilities
+// (Hinton et al. 2015; DistillSpec, Zhou et al. 2024, forward KL), mixed with the tokens that were said. Only places that count are learnt.
+// Letters: B rows, T positions, K tokens that a place is told of, N = B·T.
+import { z } from "zod";
+import { BatchLoader, evaluationBatches, type PackedRows } from "../data/index.ts";
+import {
+  checkTrainerState,
+  type JsonRecord,
+  type Metrics,
+  restoreTrainerState,
+  type StepResult,
+  saveTrainerState,
+  type Trainable,
+} from "../engine/index.ts";
+import { loadDecoder } from "../models/decoder/checkpoint.ts";
+import { type DecoderTensors, decoderForward, decoderLogits } from "../models/decoder/decoder.ts";
+import type { DecoderParameters } from "../models/decoder/parameters.ts";
+import type { ParameterSpec } from "../nn/parameter.ts";
+import { clipFactor, createNorm, createOptimizer, createSchedule } from "../optim/index.ts";
+import type { Backend } from "../runtime/backend.ts";
+import { allocateFlat, type FlatBuffer } from "../runtime/flat.ts";
+import { type BoundProgram, compile, type Program, spec, type TensorSpec } from "../runtime/program.ts";
+import { reshape, sum } from "../tensor/core.ts";
+import { div, exp, mul, neg } from "../tensor/elementwise.ts";
+import { gatherElements } from "../tensor/gather.ts";
+import { gradients } from "../tensor/gradient.ts";
+import type { Tensor } from "../tensor/graph.ts";
+import { logSoftmax } from "../tensor/norm.ts";
+import { argmax } from "../tensor/reduce.ts";
+import { mapTree } from "../tensor/tree.ts";
+import type { TrainableDecoder } from "./decoder-program.ts";
+import type { MedusaTrainingOptions, medusaTrainingSchema } from "./medusa.ts";
+
+/** The part of drafter training's settings that a draft model has as well. */
+export type DraftTrainingOptions = Pick<
+  z.output<typeof medusaTrainingSchema>,
+  "batchSize" | "learningRate" | "maxGradientNorm" | "schedule" | "optimizer"
+> &
+  Pick<MedusaTrainingOptions, "evaluationBatches">;
+
+/** Rows with what the target said of each place: `bind` gives the memory that `fill` writes besides the batch. */
+export interface DistillationRows extends PackedRows {
+  /** K */
+  readonly top: number;
+  /** ids [B, T, K] (0 where there is none) and weights [B, T, K], which sum to at most 1 at places that count and to 0 elsewhere. */
+  bind(memory: { ids: Int32Array; weights: Float32Array; probabilities?: Float32Array }): void;
+}
+
+export interface DraftModelData {
+  readonly train: DistillationRows;
+  readonly heldOut: DistillationRows;
+}
+
+interface Inputs {
+  parameters: DecoderParameters<TensorSpec>;
+  ids: TensorSpec;
+  documents: TensorSpec;
+  positions: TensorSpec;
+  top: TensorSpec;
+  weights: TensorSpec;
+}
+interface Traced {
+  parameters: DecoderTensors;
+  ids: Tensor;
+  documents: Tensor;
+  positions: Tensor;
+  top: Tensor;
+  weights: Tensor;
+}
+interface StepOutputs {
+  loss: Tensor;
+  gradients: unknown;
+}
+interface EvaluationOutputs {
+  loss: Tensor;
+  best: Tensor;
+  chances: Tensor;
+}
+interface Memory {
+  inputs: Record<"ids" | "documents" | "positions" | "top", { data: Int32Array<ArrayBuffer> }> & {
+    weights: { data: Float32Array<ArrayBuffer> };
+  };
+}
+
+const stateSchema = z.object({ data: z.object({ epoch: z.int().nonnegative(), index: z.int().nonnegative() }) });
+
+export class DraftModelTrainer implements Trainable {
+  readonly decoder: TrainableDecoder;
+  readonly options: DraftTrainingOptions;
+  readonly #backend: Backend;
+  readonly #data: DraftModelData;
+  readonly #hooks: DraftModelHooks;
+  readonly #gradients: FlatBuffer<DecoderParameters<ParameterSpec>>;
+  readonly #program: Program<Inputs, StepOutputs>;
+  readonly #step: BoundProgram<Inputs, StepOutputs>;
+  readonly #weights: Float32Array;
+  readonly #loader: BatchLoader;
+  readonly #optimizer: ReturnType<typeof createOptimizer>;
+  readonly #norm: ReturnType<typeof createNorm>;
+  readonly #schedule: (step: number) => number;
+  #evaluation: DraftEvaluation | undefined;
+
+  /** @param options.totalSteps of the whole run: the schedule's length. */
+  constructor(
+    backend: Backend,
+    decoder: TrainableDecoder,
+    data: DraftModelData,
+    { totalSteps, seed = 0, ...options }: DraftTrainingOptions & { totalSteps: number; seed?: number },
+    hooks: DraftModelHooks,
+  ) {
+    this.options = options;
+    this.decoder = decoder;
+    this.#backend = backend;
+    this.#data = data;
+    this.#hooks = hooks;
+    const { batchSize, schedule, optimizer } = options;
+    const { train } = data;
+    this.#schedule = createSchedule(schedule, { totalSteps });
+    this.#gradients = allocateFlat(decoder.specs, decoder.parameters.layout);
+    this.#program = compile(
+      backend,
+      (inputs): StepOutputs => {
+        const traced = inputs as unknown as Traced;
+        const { loss } = distillationLoss(decoder, traced);
+        return { loss, gradients: gradients(loss, traced.parameters) };
+      },
+      inputSpecs(decoder, batchSize, train),
+      { name: "draft model training step" },
+    );
+    this.#step = this.#program.bind({ parameters: decoder.parameters.tree } as never, { gradients: this.#gradients.tree } as never);
+    const memory = this.#step as unknown as Memory;
+    this.#weights = memory.inputs.weights.data;
+    train.bind({ ids: memory.inputs.top.data, weights: this.#weights });
+    this.#loader = new BatchLoader(train, batchOf(memory), { batchSize, seed, shiftWindows: false });
+    this.#optimizer = createOptimizer(
+      backend,
+      optimizer.kind === "muon" && optimizer.adamwGroups.length === 0 ? { ...optimizer, adamwGroups: ["embedding"] } : optimizer,
+      decoder.parameters,
+      this.#gradients,
+      { plain: { weightDecay: 0 } },
+    );
+    this.#norm = createNorm(backend, this.#gradients);
+  }
+
+  async step(index: number): Promise<StepResult> {
+    const { learningRate, maxGradientNorm } = this.options;
+    const rate = learningRate * this.#schedule(index);
+    this.#loader.next();
+    await this.#step.runAsync();
+    const loss = Number((this.#step.outputs as unknown as { loss: { data: Float32Array } }).loss.data[0]);
+    const gradientNorm = this.#norm.compute();
+    const { epoch, index: row } = this.#loader.position;
+    const metrics = { loss, learningRate: rate, gradientNorm, epoch: epoch + row / this.#loader.rowsPerEpoch };
+    const tokens = this.options.batchSize * this.#data.train.length;
+    if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) return { metrics, tokens, skipped: true };
+    this.#optimizer.step({ learningRate: rate, gradientScale: maxGradientNorm > 0 ? clipFactor(gradientNorm, maxGradientNorm) : 1 });
+    return { metrics, tokens };
+  }
+
+  /** See {@link DraftEvaluation.run}. */
+  async evaluate(): Promise<Metrics> {
+    const { batchSize, evaluationBatches: maxBatches } = this.options;
+    this.#evaluation ??= new DraftEvaluation(this.#backend, this.decoder, this.#data.heldOut, batchSize);
+    const { loss, agreement, overlap, tokensPerStep, acceptanceByPosition } = await this.#evaluation.run(maxBatches);
+    const byPosition = acceptanceByPosition.slice(0, 5).map((share, i): [string, number] => [`accepted${i + 1}`, share]);
+    return { loss, agreement, overlap, tokensPerStep, ...Object.fromEntries(byPosition) };
+  }
+
+  sample(): string | Promise<string> {
+    return this.#hooks.sample?.() ?? "";
+  }
+
+  save(directory: string): void {
+    this.#hooks.save(directory);
+    saveTrainerState(directory, this.#optimizer.state());
+  }
+
+  state(): JsonRecord {
+    return { data: { ...this.#loader.position } };
+  }
+
+  restore(directory: string, state: JsonRecord): void {
+    const { data } = checkTrainerState(stateSchema, state, directory, ["a position in the data", "a training run of a draft model"]);
+    const { parameters: saved } = loadDecoder(directory);
+    restoreTrainerState(directory, { live: this.decoder.parameters, saved, buffers: this.#optimizer.state() });
+    this.#loader.restore(data);
+  }
+
+  dispose(): void {
+    this.#evaluation?.dispose();
+    this.#optimizer.dispose();
+    this.#norm.dispose();
+    this.#program.dispose();
+  }
+}
+
+export interface DraftModelHooks {
+  /** Writes the model into a checkpoint folder. */
+  save: (directory: string) => void;
+  /** Text that the draft model writes now. */
+  sample?: () => string | Promise<string>;
+}
+
+export interface DraftEvaluationResult {
+  /** Cross-entropy with what the target said, in nats. */
+  readonly loss: number;
+  /** Share of places at which the draft model's most probable token is the target's. */
+  readonly agreement: number;
+  /** Mean of Σ_x min(p, q) over the tokens that the target's are known of: acceptance by rejection at temperature 1, from below. */
+  readonly overlap: number;
+  /** Tokens of a step if eight are always drafted, the target's own included (greedy): the chain is walked as decoding would. */
+  readonly tokensPerStep: number;
+  /** Share of such steps' drafts that are right at each position where those before were. */
+  readonly acceptanceByPosition: readonly number[];
+}
+
+/** Drafts of a step that the walk makes. */
+const walkDrafts = 8;
+
+/** How a draft model fares on held-out texts of its target, from forward passes alone: what is greedy is exact. */
+class DraftEvaluation {
+  readonly #program: Program<Inputs, EvaluationOutputs>;
+  readonly #call: BoundProgram<Inputs, EvaluationOutputs>;
+  readonly #rows: DistillationRows;
+  readonly #batchSize: number;
+  readonly #probabilities: Float32Array;
+
+  constructor(backend: Backend, decoder: TrainableDecoder, rows: DistillationRows, batchSize: number) {
+    this.#rows = rows;
+    this.#batchSize = batchSize;
+    this.#program = compile(
+      backend,
+      (inputs): EvaluationOutputs => {
+        const { loss, logits, chances } = distillationLoss(decoder, inputs as unknown as Traced);
+        return { loss, best: argmax(logits), chances };
+      },
+      inputSpecs(decoder, batchSize, rows),
+      { name: "draft model evaluation" },
+    );
+    this.#call = this.#program.bind({ parameters: decoder.parameters.tree } as never);
+    this.#probabilities = new Float32Array(batchSize * rows.length * rows.top);
+  }
+
+  async run(maxBatches?: number): Promise<DraftEvaluationResult> {
+    const memory = this.#call as unknown as Memory & {
+      outputs: { loss: { data: Float32Array }; best: { data: BigInt64Array }; chances: { data: Float32Array } };
+    };
+    const { outputs, inputs } = memory;
+    const probabilities = this.#probabilities;
+    this.#rows.bind({ ids: inputs.top.data, weights: inputs.weights.data, probabilities });
+    const batch = batchOf(memory);
+    const { targets, lossMask } = batch;
+    const { length, top } = this.#rows;
+    const [reached, accepted] = [new Float64Array(walkDrafts), new Float64Array(walkDrafts)];
+    let [loss, places, right, overlap, steps, tokens] = [0, 0, 0, 0, 0, 0];
+    for (const _ of evaluationBatches(this.#rows, batch, { batchSize: this.#batchSize, maxBatches })) {
+      await this.#call.runAsync();
+      const isRight = (at: number): boolean => Number(outputs.best.data[at]) === Number(targets[at]);
+      let here = 0;
+      for (let at = 0; at < lossMask.length; at++) {
+        if (lossMask[at] === 0) continue;
+        here++;
+        if (isRight(at)) right++;
+        for (let k = at * top; k < (at + 1) * top; k++) overlap += Math.min(probabilities[k], outputs.chances.data[k]);
+      }
+      loss += Number(outputs.loss.data[0]) * here;
+      places += here;
+      for (let row = 0; row < this.#batchSize; row++) {
+        const end = (row + 1) * length;
+        for (let at = row * length; at < end; ) {
+          if (lossMask[at] === 0) {
+            at++;
+            continue;
+          }
+          let count = 0;
+          // A chain that the text's end cuts off tells nothing of what comes after it.
+          while (count < walkDrafts && at < end && lossMask[at] > 0) {
+            reached[count]++;
+            if (!isRight(at)) break;
+            accepted[count++]++;
+            at++;
+          }
+          steps++;
+          tokens += count + 1;
+          // The target's own token.
+          at++;
+        }
+      }
+    }
+    return {
+      loss: loss / places,
+      agreement: right / places,
+      overlap: overlap / places,
+      tokensPerStep: tokens / steps,
+      acceptanceByPosition: Array.from(reached, (count, i) => (count > 0 ? accepted[i] / count : 0)),
+    };
+  }
+
+  dispose(): void {
+    this.#program.dispose();
+  }
+}
+
+function inputSpecs({ specs }: TrainableDecoder, batchSize: number, { length, top }: DistillationRows): Inputs {
+  const ids = spec("i32", [batchSize, length]);
+  return {
+    parameters: mapTree(specs, ({ dtype, shape }) => spec(dtype as "f32", shape)) as unknown as DecoderParameters<TensorSpec>,
+    ids,
+    documents: ids,
+    positions: ids,
+    top: spec("i32", [batchSize, length, top]),
+    weights: spec("f32", [batchSize, length, top]),
+  };
+}
+
+/** Memory of a batch; targets and places that count are read on the host only. */
+function batchOf({ inputs: { ids, documents, positions } }: Memory) {
+  const { length } = ids.data;
+  return {
+    inputs: ids.data,
+    documentIds: documents.data,
+    positions: positions.data,
+    targets: new Int32Array(length),
+    lossMask: new Float32Array(length),
+  };
+}
+
+/** −Σ w log q / Σ w; logits [N, V]; the draft model's chances [N, K] of the tokens told of. */
+function distillationLoss({ config }: TrainableDecoder, { parameters, ids, documents, positions, top, weights }: Traced) {
+  const { hidden } = decoderForward(config, parameters, ids, { documents, positions });
+  const logits = decoderLogits(config, parameters, hidden);
+  const numTop = top.shape.at(-1) as number;
+  const flat = (x: Tensor): Tensor => reshape(x, [-1, numTop]);
+  const logProbs = gatherElements(logSoftmax(logits), flat(top), -1);
+  return { loss: neg(div(sum(mul(logProbs, flat(weights))), sum(weights))), logits, chances: exp(logProbs) };
+}
