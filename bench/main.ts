@@ -7,16 +7,29 @@ import { openBackend } from "../src/runtime/open.ts";
 import { bpe } from "./bpe.ts";
 import { checkpoint } from "./checkpoint.ts";
 import { decode } from "./decode.ts";
+import { firstToken } from "./first-token.ts";
 import { fisherVectorProduct } from "./fisher-vector-product.ts";
 import { grpo } from "./grpo.ts";
 import type { Benchmark } from "./harness/benchmark.ts";
 import { caseLines, describeMachine, machineLines } from "./harness/print.ts";
 import { type CaseResult, runBenchmark } from "./harness/run.ts";
+import { noRepeat } from "./no-repeat.ts";
 import { rl } from "./rl.ts";
 import { tinyProgram } from "./tiny-program.ts";
 import { trainStep } from "./train-step.ts";
 
-const benchmarks: readonly Benchmark[] = [trainStep, tinyProgram, fisherVectorProduct, decode, bpe, checkpoint, grpo, rl];
+const benchmarks: readonly Benchmark[] = [
+  trainStep,
+  tinyProgram,
+  fisherVectorProduct,
+  decode,
+  bpe,
+  checkpoint,
+  grpo,
+  rl,
+  firstToken,
+  noRepeat,
+];
 
 const usage = `npm run bench -- [name ...] [options]
   --list         name the benchmarks and end
