@@ -18,9 +18,9 @@ export interface BlockFormat {
   decode(source: Uint8Array, at: number, levels: Int8Array, scales: Float64Array, offsets: Float64Array): void;
 }
 
-const half = halfTable();
-
 /** All 65536 float16 values: faster than converting one at a time. */
+export const float16Values = halfTable();
+
 function halfTable(): () => Float32Array {
   let table: Float32Array | undefined;
   return () => {
@@ -35,7 +35,7 @@ function halfTable(): () => Float32Array {
   };
 }
 
-const f16At = (source: Uint8Array, at: number): number => half()[source[at] | (source[at + 1] << 8)];
+const f16At = (source: Uint8Array, at: number): number => float16Values()[source[at] | (source[at + 1] << 8)];
 
 /** Sixteen bytes hold value i in the low and value i + 16 in the high nibble. */
 function nibbles(source: Uint8Array, at: number, levels: Int8Array, start: number, shift: number): void {
@@ -288,11 +288,11 @@ export function dequantiseBlocks(format: BlockFormat, source: Uint8Array, target
   const offsets = new Float64Array(values / run);
   for (let block = 0, start = 0; start < target.length; block++, start += values) {
     format.decode(source, block * bytes, levels, scales, offsets);
-    for (let i = 0; i < values; i++) {
-      const part = run === 32 ? i >> 5 : i >> 4;
+    for (let part = 0, first = 0; first < values; part++, first += run) {
+      const [scale, offset, end] = [scales[part], offsets[part], first + run];
       // Exact in float64, rounded when it is stored. Without an offset the sign of a zero stays.
-      const product = scales[part] * levels[i];
-      target[start + i] = hasOffsets ? product + offsets[part] : product;
+      if (hasOffsets) for (let i = first; i < end; i++) target[start + i] = scale * levels[i] + offset;
+      else for (let i = first; i < end; i++) target[start + i] = scale * levels[i];
     }
   }
 }

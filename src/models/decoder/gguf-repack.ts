@@ -6,6 +6,7 @@ import type { GgufSource } from "../../formats/gguf.ts";
 import { type BlockFormat, blockFormats } from "../../formats/gguf-blocks.ts";
 import type { QuantisedWeight } from "../../nn/linear.ts";
 import { allocate, type TensorBuffer } from "../../runtime/buffer.ts";
+import { type RepackTarget, wordRepacker } from "./gguf-repack-words.ts";
 
 /** How a type's blocks are laid out when they are repacked. */
 export interface RepackedFormat {
@@ -64,12 +65,23 @@ export function repackRows(
     invariant(inner % format.values === 0 && format.run % blockSize === 0, `rows of ${inner} of ${entry.dtype} in blocks of ${blockSize}`);
     const rowBytes = (inner / format.values) * format.bytes;
     const stored = new Uint8Array(Math.min(rowsAtOnce, rows) * rowBytes);
+    const words = new Uint16Array(stored.buffer, 0, stored.length >> 1);
+    const repackWords = wordRepacker(entry.dtype, bits, blockSize);
     const unpackRow = rowRepacker(format, inner, bits, blockSize);
+    const all: RepackTarget = {
+      packed: packed.data as Uint8Array,
+      scales: scales.data as Float32Array,
+      offsets: offsets?.data as Float32Array | undefined,
+    };
     for (let row = 0; row < rows; row += rowsAtOnce) {
       const count = Math.min(rowsAtOnce, rows - row);
       file.readBytesInto(name, stored.subarray(0, count * rowBytes), (firstRow + row) * rowBytes);
       for (let i = 0; i < count; i++) {
         const target = firstTarget + rowOf(row + i);
+        if (repackWords) {
+          repackWords(words, (i * rowBytes) >> 1, blocks, all, target * blocks);
+          continue;
+        }
         unpackRow(
           stored.subarray(i * rowBytes, (i + 1) * rowBytes),
           packed.data.subarray(target * blocks * bytes, (target + 1) * blocks * bytes),
