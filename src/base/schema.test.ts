@@ -212,6 +212,18 @@ describe("a union of objects", () => {
 });
 
 describe("valueFromText", () => {
+  it("takes lists as JSON too, and a single one of a list of lists", () => {
+    const of = (itemTypes: ("integer" | "list" | "string")[], text: string) => valueFromText({ types: ["list"], itemTypes }, text);
+    expect(of(["integer"], "[4,5]")).toEqual([4, 5]);
+    expect(of(["integer"], "4,5")).toEqual([4, 5]);
+    expect(of(["list"], "[[1,2],[3]]")).toEqual([[1, 2], [3]]);
+    expect(of(["list"], "[1,2]")).toEqual([[1, 2]]);
+    expect(of(["list"], "[[6],1.5]")).toEqual([[[6], 1.5]]);
+    // Texts are taken as they are.
+    expect(of(["string"], '["a"]')).toEqual(['["a"]']);
+    expect(of(["integer"], "[4,5")).toEqual(["[4", 5]);
+  });
+
   const options = new Map(listOptions(schema).map((option) => [option.name, option]));
   const read = (name: string, text: string) => valueFromText(options.get(name) as never, text);
 

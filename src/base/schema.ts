@@ -273,10 +273,23 @@ export function show(value: unknown): string {
   return text.length > 60 ? `${text.slice(0, 57)}...` : text;
 }
 
+/** The list that a text is as JSON, `[[1, 2], [3]]`; undefined when it is none. */
+function jsonList(text: string): unknown[] | undefined {
+  if (!text.trimStart().startsWith("[")) return undefined;
+  try {
+    return JSON.parse(text) as unknown[];
+  } catch {
+    return undefined;
+  }
+}
+
 /** The value that a text stands for (a flag's argument). A text of the wrong type comes back as it is: validation reports it. */
 export function valueFromText(option: Pick<OptionInfo, "types" | "itemTypes">, text: string): unknown {
   const { types, itemTypes } = option;
   if (types.includes("list")) {
+    const written = itemTypes.includes("string") ? undefined : jsonList(text);
+    // One list of a list of lists may stand alone.
+    if (written) return itemTypes.includes("list") && !written.every(Array.isArray) ? [written] : written;
     // Texts may contain commas: only lists of other things are split.
     const parts = itemTypes.includes("string") ? [text] : text.split(",");
     return parts.map((part) => valueFromText({ types: itemTypes, itemTypes: [] }, part));

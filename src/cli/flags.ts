@@ -28,7 +28,7 @@ function placeholderOf(option: OptionInfo): string {
   if (option.choices.length > 0 && option.choices.join("|").length <= 24) return option.choices.join("|");
   const types = option.types.includes("list") ? option.itemTypes : option.types;
   const noun = types.includes("integer") ? "n" : types.includes("number") ? "x" : types.includes("string") ? "text" : "json";
-  return option.types.includes("list") && !option.itemTypes.includes("string") ? `${noun},...` : noun;
+  return option.types.includes("list") && noun !== "text" && noun !== "json" ? `${noun},...` : noun;
 }
 
 /** Default and choices in words, as help appends them. */

@@ -25,11 +25,23 @@ export function commandHelp(command: Command, output: Output, program = "longwav
       styleOptionTerm: (term) => colors.cyan(term),
       styleArgumentTerm: (term) => colors.cyan(term),
       optionDescription: ({ description }) => phrase(description),
+      padWidth: (parser, helper) =>
+        Math.min(maxTermWidth, Math.max(helper.longestOptionTermLength(parser, helper), helper.longestArgumentTermLength(parser, helper))),
+      formatItem: (term, termWidth, description, helper) => {
+        const indent = " ".repeat(2 + termWidth + 2);
+        const text = wrap(description, helpWidth(output) - indent.length).replaceAll("\n", `\n${indent}`);
+        const width = helper.displayWidth(term);
+        // A long flag has a line of its own.
+        return width > termWidth ? `  ${term}\n${indent}${text}` : `  ${term}${" ".repeat(termWidth - width + 2)}${text}`;
+      },
     })
     .helpInformation();
   const examples = command.examples.map(({ command: line, note }) => `  ${colors.dim(`# ${note}`)}\n  ${program} ${line}`);
   return examples.length === 0 ? text : `${text}\n${colors.bold("Examples:")}\n${examples.join("\n\n")}\n`;
 }
+
+/** Flags that are longer do not push all descriptions to the right. */
+const maxTermWidth = 26;
 
 /** Lines of a paragraph joined and broken anew at `width`; a line that begins with a space stays as it is, as does an empty one. */
 export function reflow(text: string, width: number): string {

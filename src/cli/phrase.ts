@@ -37,7 +37,9 @@ export function createPhrase({ options = [], program = "longwave", cwd }: Phrase
   const below = cwd === undefined || cwd.length < 2 ? undefined : new RegExp(`(?<![\\w./-])${escaped(cwd + sep)}`, "g");
   return (text) => {
     const short = below === undefined ? text : text.replace(below, "");
-    return withFlags(short).replace(/(?<=`|: +)longwave (?=[a-z<-])/g, `${program} `);
+    return withFlags(short)
+      .replace(/(?<=--)([\w.-]+): false\b/g, "no-$1")
+      .replace(/(?<=`|: +)longwave (?=[a-z<-])/g, `${program} `);
   };
 }
 

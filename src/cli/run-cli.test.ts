@@ -9,6 +9,7 @@ import { z } from "zod";
 import { AbortedError, FormatError } from "../base/errors.ts";
 import { type CommandContext, defineCommand } from "./command.ts";
 import { kebabCase } from "./flags.ts";
+import { reflow } from "./help.ts";
 import { bufferedOutput } from "./io.ts";
 import { type CommandEntry, commands } from "./registry.ts";
 import { runCli } from "./run-cli.ts";
@@ -226,6 +227,50 @@ describe("help", () => {
       for (const option of [...command.options, ...command.positionals])
         expect(option.description, `${entry.name} ${option.name}`).not.toBe("");
     }
+  });
+});
+
+describe("help at a width", () => {
+  it("joins and breaks paragraphs, and leaves lists and code alone", () => {
+    expect(reflow("one two\nthree four\n\n  code   here\n  more\n\nfive", 9)).toBe("one two\nthree\nfour\n\n  code   here\n  more\n\nfive");
+  });
+
+  it("keeps 80 columns for every command, but for examples", async () => {
+    for (const entry of commands) {
+      const stdout = bufferedOutput({ columns: 80 });
+      const io = { stdout, stderr: bufferedOutput(), stdin: Readable.from([]), env: {}, signal: new AbortController().signal };
+      expect(await runCli([...entry.name.split(" "), "--help"], io)).toBe(0);
+      const [help] = stdout.text().split("\nExamples:\n");
+      for (const line of help.split("\n")) expect(line.length, `${entry.name}: ${line}`).toBeLessThanOrEqual(80);
+      // No list of more than a screen without headings.
+      expect(help, entry.name).not.toContain("undefined");
+    }
+  });
+
+  it("groups what generates text", async () => {
+    const stdout = bufferedOutput({ columns: 80 });
+    await runCli(["generate", "--help"], {
+      stdout,
+      stderr: bufferedOutput(),
+      stdin: Readable.from([]),
+      env: {},
+      signal: new AbortController().signal,
+    });
+    const headings = stdout.text().match(/^[A-Z][A-Za-z ]+:$/gm);
+    expect(headings).toEqual([
+      "Arguments:",
+      "Model:",
+      "Prompt:",
+      "Length:",
+      "Sampling:",
+      "Repetition:",
+      "Token ids:",
+      "Constraints:",
+      "Speculation:",
+      "Output:",
+      "General:",
+      "Examples:",
+    ]);
   });
 });
 

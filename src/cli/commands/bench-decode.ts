@@ -9,8 +9,6 @@ import { table } from "../render/table.ts";
 import { modelFields, openTextModel } from "../text-model-flags.ts";
 import { verifierOf } from "../verifiers.ts";
 
-const { speculate: _, exact: __, ...ownFields } = modelFields;
-
 export const benchDecode = defineCommand({
   name: "bench-decode",
   summary: "Measure which drafts make a model faster, by kind of work",
@@ -19,7 +17,7 @@ export const benchDecode = defineCommand({
     'your own: {"task": "…", "prompt": "…"} a line. Run it on a quiet machine.',
   ].join("\n"),
   schema: z.object({
-    ...ownFields,
+    ...modelFields,
     drafters: z
       .array(z.string())
       .default(["lookup", "suffix"])

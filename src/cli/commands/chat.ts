@@ -10,19 +10,24 @@ import type { Conversation } from "../../recipes/text-model/conversation.ts";
 import type { TextResult } from "../../recipes/text-model/text-model.ts";
 import { type CommandContext, defineCommand } from "../command.ts";
 import { speedText } from "../render/speed.ts";
-import { modelFields, openTextModel } from "../text-model-flags.ts";
+import { grouped, modelFields, openTextModel, samplingFields, speculationFields } from "../text-model-flags.ts";
 
 const schema = z.object({
   ...modelFields,
-  system: z.string().default("").describe("What the model is told first. Default: what its chat template says."),
-  maxNewTokens: z.int().min(1).default(512).describe("Tokens of an answer at most.").meta({ short: "n" }),
-  stop: z.array(z.string().min(1)).default([]).describe("Text that ends an answer; may be given several times."),
-  seed: z.int().nonnegative().default(0).describe("Same seed and questions, same answers."),
-  whenFull: z
-    .enum(["drop-oldest", "stop"])
-    .default("drop-oldest")
-    .describe("When the context is full: let the oldest question and answer go, or stop with an error."),
-  ...samplingOptions.shape,
+  ...grouped("Conversation", {
+    system: z.string().default("").describe("What the model is told first. Default: what its chat template says."),
+    whenFull: z
+      .enum(["drop-oldest", "stop"])
+      .default("drop-oldest")
+      .describe("When the context is full: let the oldest question and answer go, or stop with an error."),
+  }),
+  ...grouped("Length", {
+    maxNewTokens: z.int().min(1).default(512).describe("Tokens of an answer at most.").meta({ short: "n" }),
+    stop: z.array(z.string().min(1)).default([]).describe("Text that ends an answer; may be given several times."),
+  }),
+  ...grouped("Sampling", { seed: z.int().nonnegative().default(0).describe("Same seed and questions, same answers.") }),
+  ...samplingFields,
+  ...speculationFields,
 });
 
 const help = `/help            this list

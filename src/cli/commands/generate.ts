@@ -5,31 +5,53 @@ import { UsageError } from "../../base/errors.ts";
 import type { GrammarOptionsInput, SpeculationSummary } from "../../decode/index.ts";
 import { type SamplingOptionsInput, samplingOptions } from "../../decode/sampling/options.ts";
 import type { TextModel } from "../../recipes/text-model/text-model.ts";
+import type { Tokenizer } from "../../text/index.ts";
 import { type CommandContext, defineCommand } from "../command.ts";
 import { readStdin } from "../io.ts";
 import { speedText } from "../render/speed.ts";
-import { modelFields, openTextModel } from "../text-model-flags.ts";
+import { grouped, modelFields, openTextModel, samplingFields, speculationFields } from "../text-model-flags.ts";
 
 const schema = z.object({
   ...modelFields,
-  prompt: z.string().default("").describe("Text to go on from; - reads standard input.").meta({ short: "p" }),
-  chat: z.boolean().default(false).describe("The prompt is a question: put it into the model's chat template."),
-  system: z.string().optional().describe("With --chat: what the model is told first."),
-  maxNewTokens: z.int().min(0).default(200).describe("Tokens to generate at most.").meta({ short: "n" }),
-  stop: z.array(z.string().min(1)).default([]).describe("Text that ends the answer; may be given several times."),
-  seed: z.int().nonnegative().default(0).describe("Same seed, same text."),
-  samples: z.int().min(1).default(1).describe("Texts to generate, side by side."),
-  ignoreEos: z.boolean().default(false).describe("Go on after the end of text."),
-  drafter: z.string().min(1).optional().describe("The same as --speculate: the folder or run of longwave train-drafter."),
-  verifier: z
-    .enum(["lossless", "rejection", "block", "typical", "relaxed"])
-    .default("lossless")
-    .describe("How drafts are verified. typical and relaxed change the text; rejection and block are for draft models that draw."),
-  promptCache: z.string().optional().describe("File that keeps what the prompt leaves in the cache: read when it fits, then written."),
-  jsonSchema: z.string().optional().describe("JSON schema that the text is an instance of: a file, or the schema itself."),
-  grammar: z.string().optional().describe("File with a grammar in llama.cpp's notation (GBNF) that the text keeps to."),
-  logProbs: z.int().min(0).optional().describe("With --json: log-probabilities of the tokens and of this many alternatives."),
-  ...samplingOptions.shape,
+  ...grouped("Prompt", {
+    prompt: z.string().default("").describe("Text to go on from; - reads standard input.").meta({ short: "p" }),
+    chat: z.boolean().default(false).describe("The prompt is a question: put it into the model's chat template."),
+    system: z.string().optional().describe("With --chat: what the model is told first."),
+    promptCache: z
+      .string()
+      .optional()
+      .describe("File that keeps what the model has read of the prompt: taken when it fits, then written, so that it is not read twice.")
+      .meta({ placeholder: "file" }),
+  }),
+  ...grouped("Length", {
+    maxNewTokens: z.int().min(0).default(200).describe("Tokens to generate at most.").meta({ short: "n" }),
+    stop: z.array(z.string().min(1)).default([]).describe("Text that ends the answer; may be given several times."),
+    ignoreEos: z.boolean().default(false).describe("Go on after the end of text."),
+  }),
+  ...grouped("Sampling", {
+    seed: z.int().nonnegative().default(0).describe("Same seed, same text."),
+    samples: z.int().min(1).default(1).describe("Texts to generate, side by side."),
+  }),
+  ...samplingFields,
+  ...grouped("Constraints", {
+    jsonSchema: z.string().optional().describe("JSON schema that the text is an instance of: a file, or the schema itself."),
+    grammar: z
+      .string()
+      .optional()
+      .describe("File with a grammar in llama.cpp's notation (GBNF) that the text keeps to.")
+      .meta({ placeholder: "file" }),
+  }),
+  ...speculationFields,
+  ...grouped("Speculation", {
+    drafter: z.string().min(1).optional().describe("The same as --speculate: the folder or run of longwave train-drafter."),
+    verifier: z
+      .enum(["lossless", "rejection", "block", "typical", "relaxed"])
+      .default("lossless")
+      .describe("How drafts are verified. typical and relaxed change the text; rejection and block are for draft models that draw."),
+  }),
+  ...grouped("Output", {
+    logProbs: z.int().min(0).optional().describe("With --json: log-probabilities of the tokens and of this many alternatives."),
+  }),
 });
 
 export const generate = defineCommand({
@@ -86,6 +108,7 @@ export const generate = defineCommand({
     const runner = several ?? model.runner;
     const cachedLength =
       options.promptCache === undefined ? 0 : await usePromptCache(options.promptCache, model, ids, modelFingerprint, context);
+    const streamed = options.chat ? tokenizer : continuing(tokenizer, ids);
     const eosTokenIds = ignoreEos ? [] : model.loaded.eosTokenIds;
     const rules = grammarFiles(options);
     if (rules && ignoreEos) throw new UsageError("ignoreEos: expected the end of text to end an answer under a grammar");
@@ -112,7 +135,13 @@ export const generate = defineCommand({
     const results: unknown[] = [];
     const stream = samples === 1 && !context.json;
     const tokens: unknown[][] = requests.map(() => []);
-    for await (const event of run(runner, requests, { tokenizer, signal: context.signal, drafter, verifier, onStep: meter.onStep })) {
+    for await (const event of run(runner, requests, {
+      tokenizer: streamed,
+      signal: context.signal,
+      drafter,
+      verifier,
+      onStep: meter.onStep,
+    })) {
       meter.see(event);
       if (event.kind !== "finish") {
         if (stream && numTokens === 0 && event.kind === "token") context.stdout.write(text);
@@ -147,6 +176,16 @@ export const generate = defineCommand({
     }
   },
 });
+
+/** Decodes what follows a prompt: some tokenizers drop the space before the first word of a text, which this is not. */
+function continuing(tokenizer: Tokenizer, prompt: Int32Array): Pick<Tokenizer, "stream" | "specialIds" | "hash"> {
+  const stream = (): ReturnType<Tokenizer["stream"]> => {
+    const decoder = tokenizer.stream();
+    for (const id of prompt.slice(-8)) decoder.push(id);
+    return decoder;
+  };
+  return { stream, specialIds: tokenizer.specialIds, hash: tokenizer.hash };
+}
 
 /** The rules that the text keeps to, read from where the flags say. @throws UsageError for a file that is none. */
 function grammarFiles({ grammar, jsonSchema }: { grammar?: string; jsonSchema?: string }): GrammarOptionsInput | undefined {
