@@ -282,6 +282,10 @@ export const blockFormats: Readonly<Record<string, BlockFormat>> = {
 
 /** Decodes whole blocks into float32 (or float64) values. `target.length` is a multiple of the format's values. */
 export function dequantiseBlocks(format: BlockFormat, source: Uint8Array, target: Float32Array | Float64Array): void {
+  if (format === q8_0 && target instanceof Float32Array) {
+    dequantiseQ8(source, target);
+    return;
+  }
   const { values, bytes, run, hasOffsets } = format;
   const levels = new Int8Array(values);
   const scales = new Float64Array(values / run);
@@ -294,5 +298,15 @@ export function dequantiseBlocks(format: BlockFormat, source: Uint8Array, target
       if (hasOffsets) for (let i = first; i < end; i++) target[start + i] = scale * levels[i] + offset;
       else for (let i = first; i < end; i++) target[start + i] = scale * levels[i];
     }
+  }
+}
+
+/** The same for Q8_0, in which the largest tensors (embeddings) are stored: without a copy of the levels, several times as fast. */
+function dequantiseQ8(source: Uint8Array, target: Float32Array): void {
+  const levels = new Int8Array(source.buffer, source.byteOffset, source.byteLength);
+  for (let at = 0, i = 0; i < target.length; at += q8_0.bytes) {
+    const scale = f16At(source, at);
+    const first = at + 2 - i;
+    for (const end = i + q8_0.values; i < end; i++) target[i] = scale * levels[first + i];
   }
 }
