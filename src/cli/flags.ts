@@ -47,7 +47,8 @@ function notesOf(option: OptionInfo): string {
   else if (isBoolean(option) && value === true) notes.push("on by default");
   else if (isBoolean(option) && value === false) notes.push("off by default");
   else if (value !== undefined && value !== null && !(Array.isArray(value) && value.length === 0) && value !== "") {
-    notes.push(`default: ${typeof value === "object" ? JSON.stringify(value) : String(value)}`);
+    const isTexts = Array.isArray(value) && value.every((item) => typeof item === "string");
+    notes.push(`default: ${isTexts ? value.join(", ") : typeof value === "object" ? JSON.stringify(value) : String(value)}`);
   }
   return notes.length === 0 ? "" : ` (${notes.join("; ")})`;
 }

@@ -10,6 +10,8 @@ export interface CostCurveOptions {
   past?: number;
   /** Timed calls of each shape. Default 40. */
   repeats?: number;
+  /** Told after each burst of calls. */
+  onProgress?: (done: number, total: number) => void;
 }
 
 /** Calls of one shape after each other; the first of them, which finds caches cold and inputs unbound, does not count. */
@@ -20,7 +22,7 @@ const burst = 5;
  * that is slower for a while is so for all. The runner's row 0 is empty afterwards.
  */
 export function measureCostCurve(runner: DecoderRunner, shapes: readonly TreeShape[], options: CostCurveOptions = {}): CostPoint[] {
-  const { past = Math.floor(runner.capacity / 4), repeats = 40 } = options;
+  const { past = Math.floor(runner.capacity / 4), repeats = 40, onProgress } = options;
   const ids = new Int32Array(Math.max(past, 1, ...shapes.map(({ size }) => size)));
   runner.reset(0);
   runner.append(0, ids.subarray(0, Math.max(1, past)));
@@ -37,6 +39,7 @@ export function measureCostCurve(runner: DecoderRunner, shapes: readonly TreeSha
         if (round >= 0 && call > 0) times[i].push(milliseconds);
         runner.cache.truncate(0, start);
       }
+      onProgress?.((round + 1) * shapes.length + i + 1, (rounds + 1) * shapes.length);
     }
   }
   runner.reset(0);

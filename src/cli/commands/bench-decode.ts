@@ -3,18 +3,24 @@ import { z } from "zod";
 import { writeFileAtomic } from "../../base/atomic.ts";
 import { UsageError } from "../../base/errors.ts";
 import type { BenchDecodeReport, BenchRow } from "../../recipes/bench-decode/bench-decode.ts";
+import { benchPrompts, readBenchPrompts } from "../../recipes/bench-decode/tasks.ts";
 import { type CommandContext, defineCommand } from "../command.ts";
+import { formatDuration } from "../render/format.ts";
 import { createLiveLine } from "../render/live-line.ts";
 import { table } from "../render/table.ts";
 import { modelFields, openTextModel } from "../text-model-flags.ts";
 import { verifierOf } from "../verifiers.ts";
 
+const taskNames = [...new Set(benchPrompts.map(({ task }) => task))];
+
 export const benchDecode = defineCommand({
   name: "bench-decode",
   summary: "Measure which drafts make a model faster, by kind of work",
   description: [
-    "Every text is decoded plainly and with each drafter, in turns. Texts: five kinds of work, three prompts each, or a JSON-lines file of",
-    'your own: {"task": "…", "prompt": "…"} a line. Run it on a quiet machine.',
+    `Every text is decoded plainly and with each drafter, in turns. Texts: three prompts each of five kinds of work (${taskNames.join(", ")}), or a`,
+    'JSON-lines file of your own: {"task": "…", "prompt": "…"} a line. It begins by measuring v(n), the time of a call on n new tokens over that on one,',
+    "for ten n up to 32: about 200 calls, which take as long as writing 400 to 700 tokens. Then come prompts × (drafters + 1) × rounds texts of",
+    "--max-new-tokens at most; how long that takes is told before and meanwhile. Run it on a quiet machine.",
   ].join("\n"),
   schema: z.object({
     ...modelFields,
@@ -27,7 +33,10 @@ export const benchDecode = defineCommand({
       .default("lossless")
       .describe("How drafts are verified; typical and relaxed change the text. rejection and block need --temperature."),
     prompts: z.string().optional().describe("JSON-lines file of prompts. Default: the built-in ones."),
-    tasks: z.array(z.string()).default([]).describe("Only these kinds of work."),
+    tasks: z
+      .array(z.string())
+      .default([])
+      .describe(`Only these kinds of work: ${taskNames.join(", ")}, or those of --prompts.`),
     maxNewTokens: z.int().min(2).default(128).describe("Tokens of a text at most.").meta({ short: "n" }),
     rounds: z.int().min(1).default(3).describe("How often each text is decoded with each drafter; speed-ups are medians of rounds."),
     temperature: z.number().min(0).default(0).describe("0: the most probable tokens."),
@@ -42,7 +51,6 @@ export const benchDecode = defineCommand({
     { command: "bench-decode model/ --prompts tasks.jsonl --output speeds.json", note: "own prompts, numbers to a file" },
   ],
   run: async (options, context) => {
-    const { benchPrompts, readBenchPrompts } = await import("../../recipes/bench-decode/tasks.ts");
     const { benchDecode: run } = await import("../../recipes/bench-decode/bench-decode.ts");
     const { openDrafterSpec } = await import("../../recipes/text-model/drafter-spec.ts");
     const all = options.prompts === undefined ? benchPrompts : readBenchPrompts(options.prompts);
@@ -76,11 +84,20 @@ export const benchDecode = defineCommand({
       const { signal } = context;
       const { maxNewTokens, rounds } = options;
       const eosTokenIds = options.ignoreEos ? [] : model.loaded.eosTokenIds;
-      const bench = run({ runner: model.runner, texts, entries, maxNewTokens, rounds, sampling, eosTokenIds, signal });
+      const onCost = (done: number, total: number): void => line.update(() => `v(n), what a call on n tokens costs: ${done}/${total}`);
+      const bench = run({ runner: model.runner, texts, entries, maxNewTokens, rounds, sampling, eosTokenIds, signal, onCost });
+      const ways = `plain and with ${entries.length} drafter${entries.length === 1 ? "" : "s"}`;
+      context.stderr.write(`${texts.length} prompts, ${ways}, ${rounds} round${rounds === 1 ? "" : "s"}\n`);
+      let isTold = false;
       let step = await bench.next();
       while (!step.done) {
-        const { done, total, label } = step.value;
-        line.update(() => `${done}/${total}  ${label}`);
+        const { done, total, label, remainingSeconds } = step.value;
+        if (remainingSeconds !== undefined && !isTold) {
+          line.clear();
+          context.stderr.write(`${total} texts to decode, about ${formatDuration(remainingSeconds)} at most\n`);
+          isTold = true;
+        }
+        line.update(() => `${done}/${total}  ${label}${remainingSeconds === undefined ? "" : `  ETA ${formatDuration(remainingSeconds)}`}`);
         step = await bench.next();
       }
       line.clear();

@@ -30,6 +30,8 @@ export interface BenchDecodeOptions {
   readonly sampling?: GenerationRequest["sampling"];
   readonly eosTokenIds?: readonly number[];
   readonly signal?: AbortSignal;
+  /** Told while v(n) is measured, which happens in one go before the texts. */
+  readonly onCost?: (done: number, total: number) => void;
 }
 
 /** A drafter on a kind of work. */
@@ -73,6 +75,8 @@ export interface BenchProgress {
   readonly done: number;
   readonly total: number;
   readonly label: string;
+  /** Until the end: at first as if every text had its most tokens and no draft helped, later by the pace so far. Unknown before v(n) is. */
+  readonly remainingSeconds?: number;
 }
 
 const costSizes = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32];
@@ -82,7 +86,7 @@ const costSizes = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32];
  * are forgotten before they come again in the next round, where a drafter that remembered them would have the answers.
  */
 export async function* benchDecode(options: BenchDecodeOptions): AsyncGenerator<BenchProgress, BenchDecodeReport> {
-  const { runner, texts, entries, maxNewTokens, rounds = 3, sampling = { doSample: false }, eosTokenIds, signal } = options;
+  const { runner, texts, entries, maxNewTokens, rounds = 3, sampling = { doSample: false }, eosTokenIds, signal, onCost } = options;
   const total = texts.length * (entries.length + 1) * rounds;
   let done = 0;
   yield { done, total, label: "what a call costs" };
@@ -90,8 +94,16 @@ export async function* benchDecode(options: BenchDecodeOptions): AsyncGenerator<
   const costCurve = measureCostCurve(
     runner,
     sizes.map((size) => TreeShape.chain(size - 1)),
-    { repeats: 12 },
+    { repeats: 12, ...(onCost ? { onProgress: onCost } : {}) },
   );
+  const startedAt = performance.now();
+  const remainingSeconds = (): number => {
+    if (done > 0) return ((performance.now() - startedAt) / 1000 / done) * (total - done);
+    const numPromptTokens = texts.reduce((sum, { ids }) => sum + ids.length, 0) / texts.length;
+    const widest = costCurve[costCurve.length - 1];
+    const milliseconds = maxNewTokens * costCurve[0].milliseconds + (numPromptTokens / widest.tokens) * widest.milliseconds;
+    return (total * milliseconds) / 1000;
+  };
   const cells = new Map<string, Cell>();
   const plainOf: (Measured | undefined)[] = texts.map(() => undefined);
   for (let round = 0; round < rounds; round++) {
@@ -108,9 +120,10 @@ export async function* benchDecode(options: BenchDecodeOptions): AsyncGenerator<
       const order = [undefined, ...entries].map((_, i, all) => all[(i + round + index) % all.length]);
       const results = new Map<string | undefined, Measured>();
       for (const entry of order) {
-        yield { done: done++, total, label: `${task}: ${entry?.name ?? "plain"}` };
+        yield { done, total, label: `${task}: ${entry?.name ?? "plain"}`, remainingSeconds: remainingSeconds() };
         const setup = { signal, ...(entry ? { drafter: entry.drafter, verifier: entry.verifier } : {}) };
         results.set(entry?.name, await measureText(runner, request, setup));
+        done++;
       }
       const plain = results.get(undefined) as Measured;
       plainOf[index] ??= plain;
