@@ -12,6 +12,8 @@ export interface DraftRowsOptions {
   readonly top: number;
   /** Weight of the target's distribution against the token that it said: 0 to 1. */
   readonly distillation: number;
+  /** Weight of tokens of prompts, which count in no evaluation. Default 0. */
+  readonly promptWeight?: number;
 }
 
 /** A text that goes into a row: its tokens from 0 to `count`, each but the last an input. */
@@ -21,12 +23,12 @@ interface Piece {
 }
 
 /**
- * Rows of whole texts, as many as fit, those that are too long cut at the end. Places of prompts do not count, nor those whose token the
- * draft model does not have.
+ * Rows of whole texts, as many as fit, those that are too long cut at the end. Places of prompts do not count (but see `promptWeight`), nor those whose token
+ * the draft model does not have.
  * @throws DataError when there is no answer in any text.
  */
 export function draftRows(texts: readonly WrittenText[], vocabulary: TrimmedVocabulary, options: DraftRowsOptions): DistillationRows {
-  const { length, top, distillation } = options;
+  const { length, top, distillation, promptWeight = 0 } = options;
   const rows = fitted(texts, length);
   if (rows.length === 0)
     throw new DataError("texts: expected answers to learn from, got none", { hint: "Let the model write more texts." });
@@ -35,7 +37,12 @@ export function draftRows(texts: readonly WrittenText[], vocabulary: TrimmedVoca
   /** What the place after token `at` of a text is told of, written at `offset`. False where nothing can be learnt. */
   const tell = ({ ids, promptLength, topIds, topLogProbs }: WrittenText, at: number, offset: number): boolean => {
     const said = vocabulary.toDraft[ids[at + 1]];
-    if (at + 1 < promptLength || said < 0 || !memory) return false;
+    if (said < 0 || !memory) return false;
+    if (at + 1 < promptLength) {
+      memory.ids[offset] = said;
+      memory.weights[offset] = promptWeight;
+      return false;
+    }
     const from = (at + 1 - promptLength) * top;
     let total = 0;
     for (let k = 0; k < top; k++) total += Math.exp(topLogProbs[from + k]);

@@ -50,6 +50,7 @@ const options = (): TrainDrafterOptions => ({
   learningRate: 1e-2,
   evaluateEvery: 15,
   checkpointEvery: 15,
+  sampleEvery: 15,
   measurePrompts: 2,
   measureTokens: 30,
   measureRounds: 1,
@@ -70,7 +71,10 @@ describe("a run", () => {
       expect.arrayContaining(["stage", "run-start", "step", "evaluation", "checkpoint", "artifact", "run-end"]),
     );
     const evaluations = events.flatMap((event) => (event.kind === "evaluation" ? [event.metrics] : []));
-    const [first, last] = [evaluations[0], evaluations.at(-1) as typeof first];
+    const samples = events.flatMap((event) => (event.kind === "sample" ? [event.sample] : []));
+    expect(samples.length).toBe(2);
+    const [first] = evaluations;
+    const last = evaluations[evaluations.length - 1];
     expect(last.loss).toBeLessThan(first.loss - 0.5);
     expect(last.agreement).toBeGreaterThan(first.agreement);
     // A step has at least the model's own token; what it has besides follows from the acceptance of the first draft.
@@ -82,7 +86,7 @@ describe("a run", () => {
   });
 
   test("the draft model gives the same greedy text, and samples of the model's own with its own draws", async () => {
-    for (const spec of [`draft:${run.path}`, `draft:${join(run.path, "drafter")},adaptive=false,numTokens=5`]) {
+    for (const spec of [`draft:${run.path}`, `draft:${join(run.path, "drafter")},adaptive=false,numTokens=5`, run.path]) {
       using drafter = (await openDrafterSpec(spec, { backend, ...target, capacity: 256 })) as DraftModelDrafter;
       using runner = new DecoderRunner(backend, target.model, { capacity: 256 });
       const request = { ids: [...target.tokenizer.encode("Once upon a time, Zoe")], sampling: { doSample: false }, maxNewTokens: 80 };
@@ -236,4 +240,9 @@ test("rows tell of answers alone, with what the model thought of them", () => {
   expect(memory.weights[5]).toBeCloseTo(0.5, 6);
   expect([...memory.probabilities.subarray(4, 6)]).toEqual([0.5, 0]);
   expect([...memory.weights.subarray(0, 2), ...memory.weights.subarray(6)]).toEqual([0, 0, 0, 0, 0, 0]);
+  const withPrompts = draftRows([text], vocabulary as never, { length: 5, top: 2, distillation: 0.5, promptWeight: 0.25 });
+  withPrompts.bind(memory);
+  withPrompts.fill(0, writer as never, 0);
+  expect(seen[0]).toEqual([3, 1, 0]);
+  expect([...memory.ids.subarray(0, 2), ...memory.weights.subarray(0, 2)]).toEqual([1, 0, 0.25, 0]);
 });

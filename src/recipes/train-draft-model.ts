@@ -46,8 +46,10 @@ const mostUnused = 200;
 /** What is only measured and shown, and where texts are found. */
 const changeable = ["evaluationBatches", "measurePrompts", "measureTokens", "measureRounds", "model", "texts", "writeBatch"];
 
-const sides = ["train", "heldOut"] as const;
-type Side = (typeof sides)[number];
+/** Tokens of a sample text. */
+const sampleTokens = 48;
+
+type Side = "train" | "heldOut";
 type Sides<T> = Record<Side, T>;
 
 /** See `trainDrafter`; for `kind: "draft"`. */
@@ -87,16 +89,19 @@ export async function* trainDraftModel(settings: TrainDrafterSettings, context: 
     initializeParameters(decoder.specs as never, decoder.parameters, deriveSeed(settings.seed, "weights"));
     if (settings.draft.embedding === "target") fillEmbedding(decoder, target, map);
     yield describeDraft(decoder, texts, map, length);
-    const rowOptions = { length, top: settings.top };
+    const rowOptions = { length, top: settings.top, distillation: settings.distillation };
     const trainer = new DraftModelTrainer(
       backend,
       decoder,
       {
-        train: draftRows(texts.train, map, { ...rowOptions, distillation: settings.distillation }),
-        heldOut: draftRows(texts.heldOut, map, { ...rowOptions, distillation: settings.distillation }),
+        train: draftRows(texts.train, map, { ...rowOptions, promptWeight: settings.promptWeight }),
+        heldOut: draftRows(texts.heldOut, map, rowOptions),
       },
       { ...trainingSettings(settings), totalSteps: settings.steps, seed: deriveSeed(settings.seed, "data") },
-      { save: (directory) => saveTrimmedDraft(directory, decoder, vocabulary) },
+      {
+        save: (directory) => saveTrimmedDraft(directory, decoder, vocabulary),
+        sample: () => sampleOf(context, target, decoder, map, texts.heldOut),
+      },
     );
     try {
       const loop = runLoop(
@@ -259,6 +264,23 @@ function describeDraft({ config }: TrainableDecoder, { train }: Sides<WrittenTex
     `draft model: ${(parameters / 1e6).toFixed(2)} M parameters; its ${map.size.toLocaleString("en")} tokens are ${(100 * coverage).toFixed(1)} % of the texts`,
     { progress: 1, metrics: { parameters, coverage } },
   );
+}
+
+/** What the draft model answers by itself to a held-out prompt, most probable tokens; tokens that it does not know are left out. */
+async function sampleOf(
+  { backend }: TrainDrafterContext,
+  { tokenizer }: LoadedModel,
+  decoder: TrainableDecoder,
+  map: TrimmedVocabulary,
+  [text]: readonly WrittenText[],
+): Promise<string> {
+  if (!text) return "";
+  const prompt = text.ids.slice(0, text.promptLength);
+  using runner = new DecoderRunner(backend, decoder, { weights: "bound" });
+  const ids = prompt.map((id) => map.draftId(id));
+  const answer = await complete(runner, { ids, maxNewTokens: sampleTokens, sampling: { doSample: false }, eosTokenIds: [] }, {});
+  const said = answer.ids.filter((id) => id < map.size).map((id) => map.targetIds[id]);
+  return tokenizer.decode([...prompt, ...said]);
 }
 
 interface Measure {

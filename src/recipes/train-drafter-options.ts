@@ -54,6 +54,12 @@ export const trainDrafterSchema = z.strictObject({
     .max(1)
     .default(0.5)
     .describe("Weight of what the model thought likely against what it said (draft): 0 learns from tokens alone"),
+  promptWeight: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(0.1)
+    .describe("Weight of the prompts' tokens beside those of answers (draft); 0: prompts are read, not learnt"),
   ...medusaTrainingSchema.shape,
   tokens: z.int().positive().default(200_000).describe("Tokens of the model's own texts to train on"),
   heldOutTokens: z.int().positive().default(20_000).describe("Tokens of further texts, for evaluation and calibration of the tree"),
@@ -73,6 +79,7 @@ export const trainDrafterSchema = z.strictObject({
   steps: z.int().positive().default(500).describe("Steps of the whole run, those before a resume included"),
   logEvery,
   evaluateEvery: z.int().nonnegative().default(100).describe("Evaluate every so many steps and after the last one; 0: never"),
+  sampleEvery: z.int().nonnegative().default(0).describe("Show what the draft model itself writes every so many steps (draft); 0: never"),
   checkpointEvery: z.int().nonnegative().default(0).describe("Save every so many steps; at the end and when interrupted always"),
   checkpointSeconds,
   keepLast,

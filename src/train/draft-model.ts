@@ -29,6 +29,7 @@ import { logSoftmax } from "../tensor/norm.ts";
 import { argmax } from "../tensor/reduce.ts";
 import { mapTree } from "../tensor/tree.ts";
 import type { TrainableDecoder } from "./decoder-program.ts";
+import { fusedRows, withAdamWForEmbeddings } from "./language-model.ts";
 import type { MedusaTrainingOptions, medusaTrainingSchema } from "./medusa.ts";
 
 /** The part of drafter training's settings that a draft model has as well. */
@@ -134,10 +135,11 @@ export class DraftModelTrainer implements Trainable {
     this.#loader = new BatchLoader(train, batchOf(memory), { batchSize, seed, shiftWindows: false });
     this.#optimizer = createOptimizer(
       backend,
-      optimizer.kind === "muon" && optimizer.adamwGroups.length === 0 ? { ...optimizer, adamwGroups: ["embedding"] } : optimizer,
+      withAdamWForEmbeddings(optimizer),
       decoder.parameters,
       this.#gradients,
       { plain: { weightDecay: 0 } },
+      { fusedRows: fusedRows(decoder.specs) },
     );
     this.#norm = createNorm(backend, this.#gradients);
   }

@@ -313,12 +313,12 @@ const copyBatch = (batch: Batch): Batch =>
 const plainGroups = { plain: { weightDecay: 0 } };
 
 /** Muon is for matrices between hidden layers; embeddings and the output matrix stay with AdamW (Jordan et al. 2024). */
-function withAdamWForEmbeddings(options: z.output<typeof trainingOptimizerSchema>): OptimizerOptions {
+export function withAdamWForEmbeddings(options: z.output<typeof trainingOptimizerSchema>): OptimizerOptions {
   return options.kind === "muon" && options.adamwGroups.length === 0 ? { ...options, adamwGroups: ["embedding"] } : options;
 }
 
 /** Rows of the matrices that are stored as one: Muon orthogonalises each by itself. */
-function fusedRows(specs: Parameters): Record<string, number[]> {
+export function fusedRows(specs: Parameters): Record<string, number[]> {
   const fused = flatten<ParameterSpec>(specs as never).filter(([, { parts, shape }]) => parts && shape.length === 2);
   return Object.fromEntries(fused.map(([path, { parts }]) => [path, (parts ?? []).map(({ rows }) => rows)]));
 }

@@ -260,7 +260,9 @@ export class DraftModelDrafter implements Drafter {
   /** A draft after `depth` others; id −1 when no token fits: none of those that both vocabularies have may be allowed. */
   #choose(ownLogits: Float32Array, context: DraftContext, depth: number): { id: number; probability: number } {
     try {
-      return this.#pick(ownLogits, context, depth);
+      const draft = this.#pick(ownLogits, context, depth);
+      // A token that processors force may be one that the draft model does not have.
+      return (this.#setup.map?.toDraft[draft.id] ?? 0) < 0 ? none : draft;
     } catch (error) {
       if (!(error instanceof NoTokenLeftError)) throw error;
       return none;
@@ -273,11 +275,13 @@ export class DraftModelDrafter implements Drafter {
     depth: number,
   ): { id: number; probability: number } {
     const draft = this.#draft;
-    const logits = this.#setup.map ? this.#setup.map.spread(ownLogits) : ownLogits;
+    const { map } = this.#setup;
+    const logits = map ? map.spread(ownLogits) : ownLogits;
     const seen = { ids: this.#text, numIds: numIds + depth, promptLength };
     if (processor.greedy) {
       draft.id = processor.select(logits, seen, 0);
-      draft.probability = probabilityOf(logits, draft.id);
+      // Over the draft model's own tokens: they are fewer, and what it gives to those that cannot be drafted counts against the draft.
+      draft.probability = map ? probabilityOf(ownLogits, map.toDraft[draft.id]) : probabilityOf(logits, draft.id);
       return draft;
     }
     const isDrawn = this.#options.draw === "sample";

@@ -78,7 +78,7 @@ export async function openDrafterSpec(spec: string, target: DrafterTarget, optio
         });
       return openHeads(target.backend, path, target.model, target.tokenizer.hash);
     default: {
-      // A path: heads that train-drafter wrote.
+      // A path: heads or a draft model that train-drafter wrote.
       if (colon < 0 && !/[/\\.]/.test(head)) {
         const near = nearest(kind, kinds);
         throw new UsageError(`speculate: expected ${kinds.join(", ")} or a folder of heads, got ${kind}`, {
@@ -86,6 +86,12 @@ export async function openDrafterSpec(spec: string, target: DrafterTarget, optio
         });
       }
       refuseSettings("a folder of heads", given);
+      const folder = trimmedDraftFolder(head);
+      if (folder)
+        return openTrimmedDraft(folder, target, { ...(options.draw ? { draw: "sample" } : {}), ...parsed(given, draftModelSchema.shape) });
+      const folder = trimmedDraftFolder(head);
+      if (folder)
+        return openTrimmedDraft(folder, target, { ...(options.draw ? { draw: "sample" } : {}), ...parsed(given, draftModelSchema.shape) });
       return openHeads(target.backend, spec, target.model, target.tokenizer.hash);
     }
   }
