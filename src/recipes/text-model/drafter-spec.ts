@@ -85,13 +85,10 @@ export async function openDrafterSpec(spec: string, target: DrafterTarget, optio
           hint: near ? `Did you mean ${near}?` : "For example --speculate lookup.",
         });
       }
+      const folder = trimmedDraftFolder(head);
+      if (folder)
+        return openTrimmedDraft(folder, target, { ...(options.draw ? { draw: "sample" } : {}), ...parsed(given, draftModelSchema.shape) });
       refuseSettings("a folder of heads", given);
-      const folder = trimmedDraftFolder(head);
-      if (folder)
-        return openTrimmedDraft(folder, target, { ...(options.draw ? { draw: "sample" } : {}), ...parsed(given, draftModelSchema.shape) });
-      const folder = trimmedDraftFolder(head);
-      if (folder)
-        return openTrimmedDraft(folder, target, { ...(options.draw ? { draw: "sample" } : {}), ...parsed(given, draftModelSchema.shape) });
       return openHeads(target.backend, spec, target.model, target.tokenizer.hash);
     }
   }
