@@ -6,6 +6,8 @@ import { float16Values } from "../../formats/gguf-blocks.ts";
 /** Where rows of one length go; indices count elements. */
 export interface RepackTarget {
   readonly packed: Uint8Array;
+  /** The same memory, two bytes at a time. */
+  readonly packedPairs: Uint16Array;
   readonly scales: Float32Array;
   readonly offsets: Float32Array | undefined;
 }
@@ -13,15 +15,11 @@ export interface RepackTarget {
 /** Repacks `numBlocks` blocks from word `from` on to the blocks from number `block` on. */
 export type WordRepacker = (stored: Uint16Array, from: number, numBlocks: number, target: RepackTarget, block: number) => void;
 
-const q8_0: WordRepacker = (stored, from, numBlocks, { packed, scales }, block) => {
+const q8_0: WordRepacker = (stored, from, numBlocks, { packedPairs, scales }, block) => {
   const float16 = float16Values();
-  for (let i = block, at = from, to = block * 32; i < block + numBlocks; i++) {
+  for (let i = block, at = from, to = block * 16; i < block + numBlocks; i++) {
     scales[i] = float16[stored[at++]];
-    for (const end = at + 16; at < end; at++, to += 2) {
-      const pair = stored[at] ^ 0x8080;
-      packed[to] = pair;
-      packed[to + 1] = pair >> 8;
-    }
+    for (const end = to + 16; to < end; to++) packedPairs[to] = stored[at++] ^ 0x8080;
   }
 };
 

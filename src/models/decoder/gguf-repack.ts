@@ -70,6 +70,7 @@ export function repackRows(
     const unpackRow = rowRepacker(format, inner, bits, blockSize);
     const all: RepackTarget = {
       packed: packed.data as Uint8Array,
+      packedPairs: new Uint16Array(packed.data.buffer, packed.data.byteOffset, packed.data.length >> 1),
       scales: scales.data as Float32Array,
       offsets: offsets?.data as Float32Array | undefined,
     };
