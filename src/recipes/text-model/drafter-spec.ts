@@ -49,7 +49,8 @@ export async function openDrafterSpec(spec: string, target: DrafterTarget, optio
   const [kind, path] = colon < 0 ? [head, undefined] : [head.slice(0, colon), head.slice(colon + 1)];
   // What is there is a folder of heads, whatever commas and colons its name has.
   const place = kind === "medusa" && path ? spec.slice(colon + 1) : spec;
-  if ((place !== spec || !isKind(kind)) && existsSync(place)) return openHeads(target.backend, place, target.model, target.tokenizer.hash);
+  if ((place !== spec || !isKind(kind)) && existsSync(place) && !trimmedDraftFolder(place))
+    return openHeads(target.backend, place, target.model, target.tokenizer.hash);
   const given = settingsOf(settings, spec);
   switch (kind) {
     case "none":
