@@ -18,16 +18,13 @@ import {
   runLoop,
   withSinks,
 } from "../engine/index.ts";
-import { allocateDecoder, loadDecoder } from "../models/decoder/checkpoint.ts";
-import { decoderConfig } from "../models/decoder/config.ts";
 import { estimateDecoder } from "../models/decoder/estimate.ts";
-import { initializeParameters } from "../nn/parameter.ts";
 import { DraftModelTrainer } from "../train/draft-model.ts";
 import type { TrainableDecoder } from "../train/index.ts";
 import { medusaTrainingSchema } from "../train/medusa.ts";
 import { type DraftVocabularyFields, loadTrimmedDraft, saveTrimmedDraft } from "./draft-checkpoint.ts";
-import { projectedRows } from "./draft-embedding.ts";
 import { draftRows, frequentIds } from "./draft-rows.ts";
+import { draftConfig, startDraft } from "./draft-start.ts";
 import { follow, stage, warning } from "./events.ts";
 import { readPrompts, splitPrompts } from "./prompt-source.ts";
 import { measureSpeculation } from "./speculation-report.ts";
@@ -67,7 +64,7 @@ export async function* trainDraftModel(settings: TrainDrafterSettings, context: 
       hint: "Give a smaller textLength.",
     });
   const draftSize = Math.min(settings.draft.vocabSize, vocabSize);
-  const config = draftConfig(settings, draftSize, Math.max(length, textLength));
+  const config = draftConfig(settings, target.model.config, draftSize, Math.max(length, textLength));
   const plans = await plansOf(settings, target);
   const marked = { mark: "kind", kind: "a drafter's training", commands: "train-drafter" };
   const former = settings.resume === undefined ? undefined : openFormer(settings.resume, marked);
@@ -85,9 +82,7 @@ export async function* trainDraftModel(settings: TrainDrafterSettings, context: 
       tokenizer_hash: target.tokenizer.hash,
     };
     const map = new TrimmedVocabulary(vocabulary.target_ids, vocabSize);
-    const decoder = allocateDecoder(config);
-    initializeParameters(decoder.specs as never, decoder.parameters, deriveSeed(settings.seed, "weights"));
-    if (settings.draft.embedding === "target") fillEmbedding(decoder, target, map);
+    const decoder = startDraft(config, settings, target, map);
     yield describeDraft(decoder, texts, map, length);
     const rowOptions = { length, top: settings.top, distillation: settings.distillation };
     const trainer = new DraftModelTrainer(
@@ -132,13 +127,6 @@ export async function* trainDraftModel(settings: TrainDrafterSettings, context: 
 
 const trainingSettings = (settings: TrainDrafterSettings) =>
   settingsOf(medusaTrainingSchema, settings) as unknown as ConstructorParameters<typeof DraftModelTrainer>[3];
-
-/** @throws UsageError for sizes that do not fit each other. */
-function draftConfig({ draft }: TrainDrafterSettings, numTokens: number, contextLength: number) {
-  const { vocabSize: _, embedding: __, ...sizes } = draft;
-  // One id more for all other tokens; matrices of whole blocks are multiplied fastest.
-  return decoderConfig({ ...sizes, vocabSize: 16 * Math.ceil((numTokens + 1) / 16), contextLength });
-}
 
 interface SidePlan {
   planOf: (index: number) => TextPlan;
@@ -241,17 +229,6 @@ async function* writeSides(
     { progress: 1, metrics: { trainTokens, heldOutTokens, seconds } },
   );
   return result;
-}
-
-/** The embedding starts from the target's (draft-embedding.ts). */
-function fillEmbedding(decoder: TrainableDecoder, target: LoadedModel, { targetIds }: TrimmedVocabulary): void {
-  const source = target.decoder ?? loadDecoder(target.path);
-  const { width, initStd } = decoder.config;
-  const table = source.parameters.leaves.get("embedding.tokens")?.data as Float32Array;
-  const rows = projectedRows(table, source.config.width, targetIds, { width: Math.min(width, source.config.width), std: initStd });
-  const own = decoder.parameters.leaves.get("embedding.tokens")?.data as Float32Array;
-  const projected = Math.min(width, source.config.width);
-  for (let id = 0; id < targetIds.length; id++) for (let c = 0; c < projected; c++) own[id * width + c] = rows[id * projected + c];
 }
 
 function describeDraft({ config }: TrainableDecoder, { train }: Sides<WrittenText[]>, map: TrimmedVocabulary, length: number): RunEvent {

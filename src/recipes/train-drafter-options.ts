@@ -20,6 +20,12 @@ export const draftSchema = z.strictObject({
     .enum(["target", "random"])
     .default("target")
     .describe("Where token embeddings start: the principal axes of the model's own, or random ones"),
+  layersFrom: z
+    .array(z.int().nonnegative())
+    .default([])
+    .describe(
+      "Start from these layers of the model, its width and heads: larger, but good after few texts. The other sizes then do not count",
+    ),
 });
 
 export const trainDrafterSchema = z.strictObject({
