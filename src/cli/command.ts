@@ -3,6 +3,7 @@ import { z } from "zod";
 import { invariant } from "../base/errors.ts";
 import { listOptions, type OptionInfo, resolveLayers, type SettingsLayer } from "../base/schema.ts";
 import type { OpenedBackend, OpenOptions } from "../runtime/open.ts";
+import type { Headings } from "./headings.ts";
 import type { CliIo, Phrase } from "./io.ts";
 import type { CommandEntry } from "./registry.ts";
 
@@ -51,6 +52,8 @@ export interface CommandDefinition<S extends z.ZodObject> {
   readonly schema: S;
   /** Fields given by position instead of by flag. The last one may be a list. */
   readonly positionals?: readonly (keyof S["shape"] & string)[];
+  /** Headings of help for settings without a group of their own, in this order. */
+  readonly headings?: Headings;
   /** Values for `--preset`. */
   readonly presets?: Readonly<Record<string, Preset>>;
   readonly defaultPreset?: string;
@@ -68,6 +71,8 @@ export interface Command {
   readonly positionals: readonly OptionInfo[];
   /** Everything that has a flag. */
   readonly options: readonly OptionInfo[];
+  /** Groups of options in the order of help; others come behind them, options without a group before. */
+  readonly headings: readonly string[];
   readonly presets: Readonly<Record<string, Preset>>;
   readonly defaultPreset: string | undefined;
   readonly hasJson: boolean;
@@ -87,6 +92,17 @@ export const commonSchema = z.object({
     .meta({ group: "General", placeholder: "n" }),
 });
 
+/** The same options with their headings as groups. */
+function underHeadings(command: string, options: readonly OptionInfo[], headings: Headings): OptionInfo[] {
+  const groups = new Map(Object.entries(headings).flatMap(([group, names]) => names.map((name) => [name, group] as const)));
+  for (const name of groups.keys())
+    invariant(
+      options.some((option) => option.name === name),
+      `command ${command}: no field for ${name} under a heading`,
+    );
+  return options.map((option) => ({ ...option, group: groups.get(option.name) ?? option.group }));
+}
+
 const reservedNames = ["threads", "config", "preset", "json", "help"];
 
 /** Makes a command of its definition. Pure: nothing runs before `execute`. */
@@ -105,7 +121,12 @@ export function defineCommand<S extends z.ZodObject>(definition: CommandDefiniti
     summary: definition.summary,
     description: definition.description ?? "",
     positionals,
-    options: all.filter((option) => !names.includes(option.name)),
+    options: underHeadings(
+      definition.name,
+      all.filter((option) => !names.includes(option.name)),
+      definition.headings ?? {},
+    ),
+    headings: Object.keys(definition.headings ?? {}),
     presets: definition.presets ?? {},
     defaultPreset: definition.defaultPreset,
     hasJson: definition.hasJson ?? false,

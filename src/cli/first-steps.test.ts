@@ -38,7 +38,7 @@ test("quickstart, generate, evaluate and report, as printed", { timeout: 240_000
   };
   const generated = printed("generate from it:");
   const prompt = generated.at(-1) as string;
-  const text = longwave([...generated, "-n", "5"], /^5 tokens in .* tokens\/s\n$/);
+  const text = longwave([...generated, "-n", "5"], /^\d+ tokens read .*; 5 written at .* tokens\/s\n$/);
   expect(text.startsWith(prompt)).toBe(true);
 
   const { tokens, loss, data } = JSON.parse(longwave(["evaluate", run, "--max-batches", "2", "--json"], /^(evaluating|$)/));

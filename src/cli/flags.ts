@@ -23,8 +23,20 @@ export const kebabCase = (name: string): string =>
 
 const isBoolean = (option: OptionInfo): boolean => option.types.length === 1 && option.types[0] === "boolean";
 
+/** What a text is, where its type does not tell. */
+const nouns: ReadonlyMap<string, string> = new Map([
+  ...["output", "prompts", "data", "grammar"].map((name) => [name, "file"] as const),
+  ...["runs", "cache", "texts"].map((name) => [name, "folder"] as const),
+  ...["tokenizer", "init", "drafter"].map((name) => [name, "path"] as const),
+  ...["name", "field"].map((name) => [name, "name"] as const),
+  ["env", "id"],
+  ["resume", "run"],
+]);
+
 function placeholderOf(option: OptionInfo): string {
   if (option.placeholder !== undefined) return option.placeholder;
+  const named = nouns.get(option.name);
+  if (named !== undefined && option.choices.length === 0) return named;
   if (option.choices.length > 0 && option.choices.join("|").length <= 24) return option.choices.join("|");
   const types = option.types.includes("list") ? option.itemTypes : option.types;
   const noun = types.includes("integer") ? "n" : types.includes("number") ? "x" : types.includes("string") ? "text" : "json";
@@ -55,7 +67,7 @@ function notesOf(option: OptionInfo): string {
 
 /** `earlyStopping` → `Early stopping`; headings written by hand stay as they are. */
 const headingOf = (group: string): string => {
-  const words = group.includes(" ") ? group : kebabCase(group).replaceAll("-", " ");
+  const words = group.includes(" ") ? group : kebabCase(group).replaceAll("-", " ").replaceAll(".", ", ");
   return words[0].toUpperCase() + words.slice(1);
 };
 
@@ -105,7 +117,13 @@ export function parserOf(command: Command): CommandParser {
     .exitOverride()
     .helpOption(false)
     .configureOutput({ writeErr: () => {} });
-  const flags = [...command.options, ...listOptions(commonSchema)].map((option) => addFlag(parser, option));
+  // Help lists groups in the order in which they first appear.
+  const rank = ({ group }: OptionInfo): number => {
+    const at = group === undefined ? -1 : command.headings.indexOf(group);
+    return group !== undefined && at < 0 ? command.headings.length : at;
+  };
+  const ordered = command.headings.length === 0 ? command.options : command.options.toSorted((a, b) => rank(a) - rank(b));
+  const flags = [...ordered, ...listOptions(commonSchema)].map((option) => addFlag(parser, option));
   const general = (flag: string, description: string): Parser =>
     parser.addOption(new ParserOption(flag, description).helpGroup("General:"));
   general("--config <file>", "Settings from a JSON or YAML file; flags win over it.");

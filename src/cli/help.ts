@@ -7,7 +7,7 @@ import { createPhrase } from "./phrase.ts";
 import type { CommandEntry } from "./registry.ts";
 
 /** `--help` of one command: usage, arguments, options by group with defaults, presets, examples. */
-export function commandHelp(command: Command, output: Output, program = "longwave"): string {
+export function commandHelp(command: Command, output: Output, program = "longwave", entries: readonly CommandEntry[] = []): string {
   const { parser } = parserOf(command);
   const phrase = createPhrase({ options: command.options, program });
   for (const option of command.positionals) {
@@ -36,19 +36,29 @@ export function commandHelp(command: Command, output: Output, program = "longwav
       },
     })
     .helpInformation();
-  const examples = command.examples.map(({ command: line, note }) => `  ${colors.dim(`# ${note}`)}\n  ${program} ${line}`);
-  return examples.length === 0 ? text : `${text}\n${colors.bold("Examples:")}\n${examples.join("\n\n")}\n`;
+  const examples = command.examples.map(
+    ({ command: line, note }) => `  ${colors.dim(`# ${note}`)}\n  ${program} ${line.replaceAll("| longwave ", `| ${program} `)}`,
+  );
+  const below = entries.filter(({ name }) => name.startsWith(`${command.name} `));
+  const parts = [text];
+  if (below.length > 0) parts.push(`${colors.bold("Further commands:")}\n${commandList(below, output)}\n`);
+  if (examples.length > 0) parts.push(`${colors.bold("Examples:")}\n${examples.join("\n\n")}\n`);
+  return parts.join("\n");
 }
 
 /** Flags that are longer do not push all descriptions to the right. */
 const maxTermWidth = 26;
 
-/** Lines of a paragraph joined and broken anew at `width`; a line that begins with a space stays as it is, as does an empty one. */
+/** Lines of a paragraph joined and broken anew at `width`. A line that begins with a space stays one, and goes on below its second column. */
 export function reflow(text: string, width: number): string {
   const joined = text.replace(/(?<=\S)\n(?=\S)/g, " ");
   return joined
     .split("\n")
-    .map((line) => (line.startsWith(" ") ? line : wrap(line, width)))
+    .map((line) => {
+      if (line.length <= width) return line;
+      const head = /^ +(?:\S+ {2,})?/.exec(line)?.[0] ?? "";
+      return head + wrap(line.slice(head.length), width - head.length).replaceAll("\n", `\n${" ".repeat(head.length)}`);
+    })
     .join("\n");
 }
 
@@ -64,21 +74,30 @@ function wrap(line: string, width: number): string {
 
 const helpWidth = (output: Output): number => Math.min(Math.max(output.columns, 60), 110);
 
+function commandList(entries: readonly CommandEntry[], output: Output): string {
+  const width = Math.max(...entries.map(({ name }) => name.length), 10);
+  const indent = " ".repeat(width + 4);
+  const lines = entries.map(({ name, summary }) => {
+    const text = wrap(summary, helpWidth(output) - indent.length).replaceAll("\n", `\n${indent}`);
+    return `  ${output.colors.cyan(name.padEnd(width))}  ${text}`;
+  });
+  return lines.join("\n");
+}
+
 /** Commands and their summaries, of all or of one group. */
 export function overview(entries: readonly CommandEntry[], output: Output, group?: string): string {
   const { colors } = output;
   const shown = group === undefined ? entries : entries.filter(({ name }) => name.startsWith(`${group} `));
-  const width = Math.max(...shown.map(({ name }) => name.length), 10);
-  const lines = shown.map(({ name, summary }) => `  ${colors.cyan(name.padEnd(width))}  ${summary}`);
   return [
     group === undefined ? "longwave: train, align and accelerate language models in TypeScript." : `longwave ${group}`,
     "",
     `${colors.bold("Usage:")} longwave ${group === undefined ? "" : `${group} `}<command> [options]`,
     "",
     colors.bold("Commands:"),
-    ...lines,
+    commandList(shown, output),
     "",
-    "`longwave <command> --help` lists the options of a command, `longwave --version` prints the version.",
+    "`longwave <command> --help` lists the options of a command, `longwave --version`",
+    "prints the version.",
     "",
   ].join("\n");
 }

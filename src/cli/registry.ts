@@ -82,7 +82,7 @@ export const commands: readonly CommandEntry[] = [
   },
   {
     name: "train-drafter",
-    summary: "Train heads that make a model generate faster",
+    summary: "Train heads, or a small model, that make a model generate faster",
     load: async () => (await import("./commands/train-drafter.ts")).trainDrafter,
   },
   {

@@ -232,6 +232,7 @@ describe("help", () => {
 
 describe("help at a width", () => {
   it("joins and breaks paragraphs, and leaves lists and code alone", () => {
+    expect(reflow("  name  one two three", 15)).toBe("  name  one two\n        three");
     expect(reflow("one two\nthree four\n\n  code   here\n  more\n\nfive", 9)).toBe("one two\nthree\nfour\n\n  code   here\n  more\n\nfive");
   });
 
@@ -245,6 +246,14 @@ describe("help at a width", () => {
       // No list of more than a screen without headings.
       expect(help, entry.name).not.toContain("undefined");
     }
+  });
+
+  it("names what a group holds below its own command", async () => {
+    const stdout = bufferedOutput({ columns: 80 });
+    const io = { stdout, stderr: bufferedOutput(), stdin: Readable.from([]), env: {}, signal: new AbortController().signal };
+    await runCli(["rl", "--help"], io);
+    const [, list] = stdout.text().split("Further commands:\n");
+    for (const name of ["rl evaluate", "rl watch", "rl export", "rl zoo"]) expect(list).toContain(`  ${name} `);
   });
 
   it("groups what generates text", async () => {

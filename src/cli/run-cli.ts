@@ -82,7 +82,7 @@ async function runCommand(
   const opened: Backend[] = [];
   try {
     const line = parseLine(command, argv);
-    if (line.help) return io.stdout.write(commandHelp(command, io.stdout, io.program));
+    if (line.help) return io.stdout.write(commandHelp(command, io.stdout, io.program, entries));
     const { threads } = resolveLayers(commonSchema, [{ values: { threads: line.threads } }]);
     const context: CommandContext = {
       ...io,

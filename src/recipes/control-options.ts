@@ -30,7 +30,7 @@ export const controlRunSchema = z.strictObject({
   ...controlSchema.shape,
   seed: z.int().nonnegative().default(0).describe("Seed of everything"),
   seeds: z.int().positive().max(1000).default(1).describe("Runs, with this seed and the ones after it, each in a folder of its own"),
-  logEvery,
+  logEvery: logEvery.describe("Tell the metrics of every so many-th update, and of the last one"),
   evaluateEvery: z.int().nonnegative().default(10_000).describe("Evaluate every so many environment steps, and after the last; 0: never"),
   stopWhenSolved: z.boolean().default(false).describe("End the run when an evaluation reaches the environment's own threshold"),
   checkpointEvery: z

@@ -4,6 +4,7 @@ import type { RunEvent } from "../../engine/index.ts";
 import { type GrpoOptions, grpoSchema, grpo as run, savedGrpoSettings, tourAlignOptions } from "../../recipes/index.ts";
 import { groupPolicyPresets, namedRewardUsages } from "../../rl/index.ts";
 import { type CommandContext, defineCommand } from "../command.ts";
+import { grpoHeadings } from "../headings.ts";
 import { formatMetric } from "../render/format.ts";
 import { table } from "../render/table.ts";
 import { followTraining, resumable } from "../training-run.ts";
@@ -90,6 +91,7 @@ export const grpo = resumable(
       ...namedRewardUsages.map((usage) => `  ${usage}`),
     ].join("\n"),
     schema: grpoSchema,
+    headings: grpoHeadings,
     positionals: ["model"],
     presets: {
       ...groupPolicyPresets,

@@ -4,6 +4,7 @@ import { type RunEvent, tokensPerSecond } from "../../engine/index.ts";
 import { decoderPresets } from "../../models/decoder/presets.ts";
 import { type PretrainOptions, pretrainSchema, quickstartOptions, pretrain as run, savedSettings } from "../../recipes/index.ts";
 import { type CommandContext, defineCommand } from "../command.ts";
+import { pretrainHeadings } from "../headings.ts";
 import { formatCount, formatMetric } from "../render/format.ts";
 import { table } from "../render/table.ts";
 import { followTraining, resumable } from "../training-run.ts";
@@ -79,6 +80,7 @@ export const pretrain = resumable(
       ...sizes,
     ].join("\n"),
     schema: pretrainSchema,
+    headings: pretrainHeadings,
     positionals: ["data"],
     examples: [
       { command: "pretrain book.txt --steps 500", note: "a small model on one file" },
@@ -102,6 +104,7 @@ export const quickstart = resumable(
     description:
       "A tokenizer and a small decoder on two centuries of State of the Union addresses (public domain, installed with the package).",
     schema: pretrainSchema,
+    headings: pretrainHeadings,
     positionals: ["data"],
     presets: { quickstart: { summary: "4 layers of width 192, 500 steps of 2,048 tokens", values: quickstartOptions } },
     defaultPreset: "quickstart",

@@ -4,6 +4,7 @@ import type { SettingsLayer } from "../../base/schema.ts";
 import type { RunEvent } from "../../engine/index.ts";
 import { type ControlRunOptions, control, controlDefaults, controlRunSchema, savedControlSettings } from "../../recipes/index.ts";
 import { type Command, type CommandContext, defineCommand } from "../command.ts";
+import { rlHeadings } from "../headings.ts";
 import { formatMetric } from "../render/format.ts";
 import { table } from "../render/table.ts";
 import { followTraining, resumable } from "../training-run.ts";
@@ -95,6 +96,7 @@ export const rl = resumable(
         "and exits; --resume goes on from there, bit for bit.",
       ].join("\n"),
       schema: controlRunSchema,
+      headings: rlHeadings,
       examples: [
         { command: "rl --env CartPole-v1", note: "PPO with tuned settings, half a minute" },
         { command: "rl --algo trpo --env HalfCheetah-v5 --steps 1e6 --seeds 3", note: "three runs, and an interval for their mean return" },
