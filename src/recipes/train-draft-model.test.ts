@@ -12,6 +12,7 @@ import { collectEvents, type RunDirectory, type RunEvent } from "../engine/index
 import type { Backend } from "../runtime/backend.ts";
 import { openBackend } from "../runtime/open.ts";
 import { isTrimmedDraft, loadTrimmedDraft, saveTrimmedDraft } from "./draft-checkpoint.ts";
+import { projectedRows } from "./draft-embedding.ts";
 import { draftRows, frequentIds } from "./draft-rows.ts";
 import type { SpeculationReport } from "./speculation-report.ts";
 import { openDrafterSpec } from "./text-model/drafter-spec.ts";
@@ -175,6 +176,35 @@ describe("a run", () => {
     await expect(open(folder("twice", { target_ids: [1, 2, 2] }))).rejects.toThrow("each once");
     await expect(open(folder("many", { target_ids: Array.from({ length: 400 }, (_, id) => id) }))).rejects.toThrow("draft_vocabulary");
   });
+});
+
+test("a draft model of all the target's layers and tokens says what it says", async () => {
+  const draft = { vocabSize: 512, layersFrom: [0, 1, 2, 3, 4] };
+  const ask = { ...options(), name: "all", draft, tokens: 600, steps: 1, evaluateEvery: 1, measurePrompts: 0 };
+  const events = await collectEvents(trainDrafter(ask, { backend }));
+  const first = events.find((event) => event.kind === "evaluation");
+  const { metrics } = first as { metrics: Record<string, number> };
+  expect(metrics.agreement).toBe(1);
+  expect([metrics.accepted1, metrics.accepted5]).toEqual([1, 1]);
+  // Eight drafts and the target's own token, but for texts whose end cuts a step short.
+  expect(metrics.tokensPerStep).toBeGreaterThan(8);
+  const refused = { ...ask, draft: { layersFrom: [5] } };
+  await expect(collectEvents(trainDrafter(refused, { backend }))).rejects.toThrow("layers 0 to 4");
+});
+
+test("an embedding along principal axes keeps what tokens have in common", () => {
+  // Rank two: three tokens of six, in four features.
+  const table = Float32Array.of(9, 9, 9, 9, 1, 0, 1, 0, 0, 2, 0, 2, 9, 0, 0, 9, 1, 2, 1, 2, 0, 0, 0, 9);
+  const ids = [1, 2, 4];
+  const rows = projectedRows(table, 4, ids, { width: 2, std: 0.5 });
+  const dot = (of: Float32Array, width: number, a: number, b: number): number => {
+    let sum = 0;
+    for (let c = 0; c < width; c++) sum += of[a * width + c] * of[b * width + c];
+    return sum;
+  };
+  const scale = dot(table, 4, 1, 1) / dot(rows, 2, 0, 0);
+  for (let a = 0; a < 3; a++) for (let b = 0; b < 3; b++) expect(scale * dot(rows, 2, a, b)).toBeCloseTo(dot(table, 4, ids[a], ids[b]), 4);
+  expect(Math.sqrt(rows.reduce((sum, x) => sum + x * x, 0) / rows.length)).toBeCloseTo(0.5, 6);
 });
 
 test("prompts of one's own are answered, and one is held out", async () => {

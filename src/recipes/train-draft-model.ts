@@ -128,6 +128,10 @@ export async function* trainDraftModel(settings: TrainDrafterSettings, context: 
 const trainingSettings = (settings: TrainDrafterSettings) =>
   settingsOf(medusaTrainingSchema, settings) as unknown as ConstructorParameters<typeof DraftModelTrainer>[3];
 
+/** A question of fewer tokens is often cut short. */
+const openingTokensOf = ({ openingTokens, chat }: TrainDrafterSettings, { chatTemplate }: LoadedModel): number =>
+  openingTokens ?? ((chat ?? chatTemplate !== undefined) ? 64 : 32);
+
 interface SidePlan {
   planOf: (index: number) => TextPlan;
   /** Texts that differ; Infinity where each is drawn. */
@@ -136,7 +140,8 @@ interface SidePlan {
 }
 
 async function plansOf(settings: TrainDrafterSettings, target: LoadedModel): Promise<Sides<SidePlan>> {
-  const { prompts: files, field, seed, openingTokens, chat, temperature, heldOutTemperature } = settings;
+  const { prompts: files, field, seed, chat, temperature, heldOutTemperature } = settings;
+  const openingTokens = openingTokensOf(settings, target);
   const own = files.length > 0 ? splitPrompts(await readPrompts(files, field), heldOutPrompts, seed) : undefined;
   const side = (name: Side, at: number): SidePlan => {
     const prompts = own?.[name].map(({ prompt }) => prompt);
@@ -160,7 +165,8 @@ async function* writeSides(
   const result = {} as Sides<WrittenText[]>;
   for (const name of ["heldOut", "train"] as const) {
     const { planOf, most, temperature } = plans[name];
-    const { top, prompts, field, openingTokens, chat = null, seed } = settings;
+    const { top, prompts, field, chat = null, seed } = settings;
+    const openingTokens = openingTokensOf(settings, target);
     const store = new TextStore(join(folder, `${name}.jsonl`), {
       tokenizerHash: target.tokenizer.hash,
       vocabSize: target.model.config.vocabSize,

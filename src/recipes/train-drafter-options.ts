@@ -70,7 +70,11 @@ export const trainDrafterSchema = z.strictObject({
   tokens: z.int().positive().default(200_000).describe("Tokens of the model's own texts to train on"),
   heldOutTokens: z.int().positive().default(20_000).describe("Tokens of further texts, for evaluation and calibration of the tree"),
   textLength: z.int().min(8).optional().describe("Tokens of a text. Default: the model's context length, at most 256"),
-  openingTokens: z.int().positive().default(32).describe("Longest opening of a text, drawn at temperature 1 so that texts differ"),
+  openingTokens: z
+    .int()
+    .positive()
+    .optional()
+    .describe("Longest opening of a text, drawn at temperature 1 so that texts differ. Default: 32, of a question in a conversation 64"),
   temperature: z
     .number()
     .min(0)

@@ -102,6 +102,9 @@ export async function* trainDrafter(
   }
 }
 
+/** Tokens of an opening at most, where nothing is asked for. */
+const openingTokens = 32;
+
 /** What is only measured and shown. */
 const changeable = ["evaluationBatches", "guesses", "maxTreeNodes", "measurePrompts", "measureTokens", "measureRounds", "model"];
 
@@ -143,7 +146,7 @@ async function* writeTexts(
         start: [begin],
         tokens,
         textLength,
-        openingTokens: settings.openingTokens,
+        openingTokens: settings.openingTokens ?? openingTokens,
         temperature,
         eosTokenIds: eos === undefined ? [] : [eos],
         seed: deriveSeed(settings.seed, name),
