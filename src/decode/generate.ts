@@ -30,8 +30,9 @@ export interface GenerationRequest {
   /** Seed of this request. Default 0. */
   seed?: number;
   /**
-   * Leading tokens of the prompt that row 0 of the runner holds already (an earlier turn, a prompt from disk): they are not read again. For
-   * one request over a runner of batch 1; at most all but the last token. Default 0.
+   * Leading tokens of the prompt that row 0 of the runner holds already (an earlier turn, a prompt from disk): they are not read again, unless
+   * the model's positions depend on the length of the prompt. For one request over a runner of batch 1; at most all but the last token.
+   * Default 0.
    */
   cachedLength?: number;
   /** Log-probabilities of the chosen tokens, and of this many most probable ones. Default: none. */
@@ -90,8 +91,10 @@ export interface GenerateOptions {
 const turnMilliseconds = 25;
 
 /**
- * Generates for all requests. Events of one request come in order; requests interleave.
- * @throws UsageError for an empty or too long prompt, or a drafter of another model; the signal's reason when aborted (between two steps).
+ * Generates for all requests. Events of one request come in order; requests interleave. Prompts are read in chunks (`prefillChunk`) while the
+ * event loop goes on; a token is one call that holds it.
+ * @throws UsageError for an empty or too long prompt, or a drafter of another model; the signal's reason when aborted (between two tokens, or
+ *   at any time while a prompt is read).
  */
 export async function* generate(
   runner: DecoderRunner,
@@ -125,12 +128,16 @@ export async function* generate(
       while (!slots[row] && next < states.length) {
         const sequence = states[next++];
         await breathe();
-        runner.cache.truncate(row, Math.min(sequence.cachedLength, runner.cache.lengths[row]));
+        const { prompt } = sequence;
+        const cachedLength = runner.isReusable(row, prompt.length) ? Math.min(sequence.cachedLength, runner.cache.lengths[row]) : 0;
+        runner.cache.truncate(row, cachedLength);
         if (drafter) {
           for await (const event of speculate(runner, sequence, drafter, { ...options, breathe })) yield event;
           continue;
         }
-        for (const event of sequence.take(runner.append(row, sequence.prompt.subarray(sequence.cachedLength)))) yield event;
+        const logits = await runner.appendAsync(row, prompt.subarray(cachedLength), { promptLength: prompt.length, signal });
+        lastTurn = performance.now();
+        for (const event of sequence.take(logits)) yield event;
         if (!sequence.finished) slots[row] = sequence;
       }
     }
@@ -139,6 +146,8 @@ export async function* generate(
     for (const [row, sequence] of slots.entries()) {
       active[row] = sequence ? 1 : 0;
       ids[row] = sequence ? sequence.last : 0;
+      const prepared = sequence && runner.prepare(row, { signal });
+      if (prepared) await prepared;
     }
     const logits = runner.step(ids, active);
     const { vocabSize } = runner.config;

@@ -31,7 +31,7 @@ export function modelFingerprint({ config, parameters }: InferenceModel): string
  * @throws CheckpointError when the disk refuses; UsageError for ids that are not the row's.
  */
 export function savePromptCache(path: string, runner: DecoderRunner, row: number, ids: ArrayLike<number>, fingerprint: string): void {
-  const { length, data } = runner.cache.snapshot(row);
+  const { length, data, stage } = runner.cache.snapshot(row);
   if (ids.length !== length) throw new UsageError(`prompt cache: expected the ${length} ids of row ${row}, got ${ids.length}`);
   const { layers, kvHeads, headWidth } = runner.cache.shape;
   writeSafetensors(
@@ -40,7 +40,7 @@ export function savePromptCache(path: string, runner: DecoderRunner, row: number
       { name: "ids", dtype: "i32", shape: [length], data: Int32Array.from(ids) },
       { name: "rows", dtype: "f32", shape: [layers, 2, kvHeads, length, headWidth], data },
     ],
-    { metadata: { format: "longwave-prompt-cache", model: fingerprint } },
+    { metadata: { format: "longwave-prompt-cache", model: fingerprint, stage: String(stage ?? 0) } },
   );
 }
 
@@ -96,7 +96,9 @@ function fill(
   if (shared > 0) {
     const rows = allocate("f32", shape);
     source.readInto("rows", rows);
-    runner.cache.restore(row, { length, data: rows.data, tokens: saved.data as Int32Array });
+    // How positions are encoded, where that depends on the length; files of before do not tell.
+    const stage = Number(source.metadata.get("stage") ?? 0);
+    runner.cache.restore(row, { length, data: rows.data, tokens: saved.data as Int32Array, stage });
     runner.cache.truncate(row, shared);
   }
   return { length: shared };

@@ -7,6 +7,9 @@ import { referenceLogits } from "../models/decoder/testing/reference.ts";
 import { randomDecoder, randomIds } from "../models/decoder/testing/variants.ts";
 import type { Backend } from "../runtime/backend.ts";
 import { openBackend } from "../runtime/open.ts";
+import { Random } from "../runtime/rng.ts";
+import type { Drafter } from "./drafter.ts";
+import { complete, type GenerationRequest, generate } from "./generate.ts";
 import { DecoderRunner } from "./runner.ts";
 import { TreeShape } from "./token-tree.ts";
 
@@ -100,6 +103,125 @@ describe.each(["fused", "composed"] as const)("longrope, %s", (emission) => {
     runner.cache.restore(0, { length: snapshot.length, data: snapshot.data });
     expect(() => runner.append(0, [ids[original]])).toThrow(UsageError);
   });
+});
+
+/** Right in about half of its drafts, in trees and chains of any depth; reads the prompt's rows where it says so. */
+function drafterOf(truth: readonly number[], promptLength: number, prompt = false): Drafter & { rows: number[][] } {
+  const random = new Random(11);
+  const shapes = [TreeShape.chain(5), TreeShape.chain(2), new TreeShape([-1, 0, 0, 1, 2, 4]), TreeShape.chain(0)];
+  const rows: number[][] = [];
+  return {
+    name: "half right",
+    rows,
+    needs: { prompt },
+    begin() {},
+    observePrompt: (_, { logits }) => {
+      for (let at = 0; at < logits.length; at += base.vocabSize) rows.push([...logits.slice(at, at + base.vocabSize)]);
+    },
+    propose: ({ ids, numIds }) => {
+      const shape = shapes[random.integer(shapes.length)];
+      const drafts = Int32Array.from({ length: shape.size }, (_, node) => {
+        const right = truth[numIds - promptLength + shape.depths[node] - 1] ?? 0;
+        return random.uniform() < 0.7 ? right : random.integer(base.vocabSize);
+      });
+      drafts[0] = ids[numIds - 1];
+      return { shape, ids: drafts };
+    },
+    observe() {},
+    dispose() {},
+    [Symbol.dispose]() {},
+  };
+}
+
+const request = (length: number): GenerationRequest => ({
+  ids: ids.slice(0, length),
+  sampling: { doSample: false },
+  maxNewTokens: 9,
+  eosTokenIds: [],
+});
+
+describe.each([
+  ["longrope", longrope],
+  ["dynamic", dynamic],
+] as const)("%s: greedy text over the original length is one text", (kind, config) => {
+  const decoder = randomDecoder(config);
+  const lengths = [1, 3, original - 1, original, original + 1, 13];
+  const open = (options = {}) => new DecoderRunner(backend, decoder, { weights: "bound", prefillChunk: 6, ...options });
+  const texts = new Map<number, number[]>();
+  beforeAll(async () => {
+    using runner = open();
+    for (const length of lengths) {
+      runner.reset(0);
+      texts.set(length, (await complete(runner, request(length))).ids);
+    }
+  });
+  const plainOf = (length: number): number[] => texts.get(length) as number[];
+
+  test.runIf(kind === "longrope")("every token is that of the whole text at once", () => {
+    for (const length of [original - 1, 13]) {
+      const plain = plainOf(length);
+      for (let i = 0; i < plain.length; i++) {
+        const row = whole(decoder, length + i, [...ids.slice(0, length), ...plain] as never);
+        expect(row.indexOf(Math.max(...row)), `${length} + ${i}`).toBe(plain[i]);
+      }
+    }
+  });
+
+  test.each([{ prefillChunk: 24 }, { exactBlock: 3 }, { emission: "composed" }])(
+    "in whatever calls its tokens come: %o",
+    async (options) => {
+      using runner = open(options);
+      for (const length of lengths) {
+        expect((await complete(runner, request(length))).ids, `${length}`).toEqual(plainOf(length));
+        expect((await complete(runner, request(length), { drafter: drafterOf(plainOf(length), length) })).ids, `${length}, drafts`).toEqual(
+          plainOf(length),
+        );
+      }
+    },
+  );
+
+  test("in a batch of unequal lengths", async () => {
+    using runner = open({ batch: 3 });
+    for await (const event of generate(runner, lengths.map(request)))
+      if (event.kind === "finish") expect(event.ids).toEqual(plainOf(lengths[event.request]));
+  });
+
+  test("behind whatever the cache holds of another text", async () => {
+    using runner = open();
+    for (const before of [3, original, 13])
+      for (const length of [3, original - 1, original + 1])
+        for (const drafter of [undefined, drafterOf(plainOf(length), length)]) {
+          await complete(runner, { ...request(before), maxNewTokens: 5 });
+          const cachedLength = runner.heldLength(0, request(length).ids);
+          expect(cachedLength).toBeLessThan(length);
+          const { ids: text } = await complete(runner, { ...request(length), cachedLength }, { drafter });
+          expect(text, `${length} after ${before}`).toEqual(plainOf(length));
+        }
+    // Within the original length what is there is not read again.
+    runner.reset(0);
+    await complete(runner, { ...request(5), maxNewTokens: 2 });
+    expect(runner.heldLength(0, request(5).ids)).toBe(4);
+  });
+
+  test("rows of a prompt that drafters read are those of the whole prompt", async () => {
+    using runner = open();
+    const drafter = drafterOf([], 13, true);
+    await complete(runner, { ...request(13), maxNewTokens: 1 }, { drafter });
+    expect(drafter.rows.length).toBe(12);
+    const rows = referenceLogits(decoder.config, decoder.parameters.leaves, ids.slice(0, 13));
+    for (const [i, row] of drafter.rows.entries()) expectNear(row, rows[i], `token ${i}`);
+  });
+});
+
+test("longrope: paths over the original length are refused, where plain decoding would change the root", () => {
+  const decoder = randomDecoder(longrope);
+  using runner = new DecoderRunner(backend, decoder, { weights: "bound" });
+  runner.append(0, ids.slice(0, 5));
+  expect(runner.maxTreeDepth(0)).toBe(2);
+  expect(() => runner.appendTree(0, TreeShape.chain(3), ids.slice(5, 9))).toThrow(UsageError);
+  expect(runner.cache.lengths[0]).toBe(5);
+  runner.appendTree(0, TreeShape.chain(2), ids.slice(5, 8));
+  expect(runner.maxTreeDepth(0)).toBe(Number.POSITIVE_INFINITY);
 });
 
 test("dynamic: a prompt has the base of its length", () => {

@@ -25,8 +25,35 @@ export interface TargetRows {
 }
 
 /** A bound program of any signature: a call sets its inputs and outputs by name. */
-export interface BoundCall extends Pick<BoundProgram<unknown, unknown>, "run" | "setInput" | "setOutput"> {
+export interface BoundCall extends Pick<BoundProgram<unknown, unknown>, "run" | "runAsync" | "setInput" | "setOutput"> {
   readonly inputs: unknown;
+}
+
+/** Calls of a work that is done in several: whoever drives it runs each that it yields before it asks for the next. */
+export type Steps<T> = Generator<BoundCall, T, void>;
+
+/** Runs all calls at once. */
+export function runNow<T>(steps: Steps<T>): T {
+  for (;;) {
+    const next = steps.next();
+    if (next.done) return next.value;
+    next.value.run();
+  }
+}
+
+/** Runs them while the event loop goes on. @throws the signal's reason when it is aborted: also in the middle of a call. */
+export async function runLater<T>(steps: Steps<T>, signal?: AbortSignal): Promise<T> {
+  for (;;) {
+    signal?.throwIfAborted();
+    const next = steps.next();
+    if (next.done) return next.value;
+    try {
+      await next.value.runAsync(signal);
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw error;
+    }
+  }
 }
 
 /** Outputs by name, and the rows that a caller sees of them. */

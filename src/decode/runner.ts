@@ -23,7 +23,18 @@ import type { Dim } from "../tensor/graph.ts";
 import { flatten, mapTree } from "../tensor/tree.ts";
 import { floatPromptDefault } from "./float-prompt.ts";
 import { RotaryRows } from "./rotary-rows.ts";
-import { allocateRows, type Call, type RowBuffers, SequenceCall, type TargetFeatures, type TargetRows, TreeCall } from "./runner-calls.ts";
+import {
+  allocateRows,
+  type Call,
+  type RowBuffers,
+  runLater,
+  runNow,
+  SequenceCall,
+  type Steps,
+  type TargetFeatures,
+  type TargetRows,
+  TreeCall,
+} from "./runner-calls.ts";
 import { StepCosts } from "./step-costs.ts";
 import { TreeShape } from "./token-tree.ts";
 
@@ -54,6 +65,14 @@ export interface RunnerOptions {
   emission?: CachedEmission;
   /** Record the time of every operator; read it with {@link DecoderRunner.endProfile}. Default false. */
   profile?: boolean;
+}
+
+/** How a prompt, or a part of one, is read. */
+export interface ReadOptions {
+  /** Tokens of the whole prompt. Default: up to the end of the part. */
+  promptLength?: number;
+  /** Stops the reading, also in the middle of a chunk; the row then holds the chunks before. */
+  signal?: AbortSignal | undefined;
 }
 
 /** Resident bytes. */
@@ -99,6 +118,9 @@ function inputSpecs({ config, parameters }: InferenceModel, batch: number, time:
   };
 }
 
+/** Tokens that are read at once. */
+const shortPart = 16;
+
 const noRows: RowBuffers = { buffers: new Map(), rows: { logits: new Float32Array(0) } };
 
 export class DecoderRunner {
@@ -131,6 +153,8 @@ export class DecoderRunner {
   #blockIds: Int32Array | undefined;
   #features: TargetFeatures = {};
   #disposed = false;
+  /** An asynchronous call is on its way. */
+  #reading = false;
 
   constructor(backend: Backend, model: InferenceModel, options: RunnerOptions = {}) {
     const {
@@ -172,23 +196,29 @@ export class DecoderRunner {
    * @throws UsageError when the cache is full.
    */
   append(row: number, ids: ArrayLike<number>): Float32Array {
-    this.#refuseDisposed();
-    const start = this.cache.lengths[row];
-    if (ids.length === 0) throw new UsageError("append: expected at least one token, got none");
-    this.#reserve(start + ids.length);
-    this.#settle(row, start + ids.length);
-    if (this.exactBlock > 0) {
-      this.#chunks(row, ids, ids.length - 1);
-      return this.#block(row, ids, ids.length - 1, 1).logits.subarray(0, this.config.vocabSize);
-    }
+    return runNow(this.#append(row, ids, this.#enter(row, ids)));
+  }
+
+  /** {@link DecoderRunner.append} while the event loop goes on (more than 16 tokens). Until it is done every other call is refused. @throws the signal's reason. */
+  async appendAsync(row: number, ids: ArrayLike<number>, options: ReadOptions = {}): Promise<Float32Array> {
+    const length = this.#enter(row, ids, options);
+    return await this.#read(ids.length, this.#append(row, ids, length), options);
+  }
+
+  *#append(row: number, ids: ArrayLike<number>, length: number): Steps<Float32Array> {
+    yield* this.#settle(row, length);
     const last = ids.length - 1;
+    if (this.exactBlock > 0) {
+      yield* this.#chunks(row, ids, last);
+      return this.#block(row, ids, last, 1).logits.subarray(0, this.config.vocabSize);
+    }
     const tail = last % this.prefillChunk;
     if (last === 0 || tail >= this.#floatPromptFrom) {
-      this.#chunks(row, ids, last);
+      yield* this.#chunks(row, ids, last);
       return this.#one(row, ids[last]).logits;
     }
-    this.#chunks(row, ids, last - tail);
-    return this.#chunk(row, ids, last - tail, tail + 1, false).logits;
+    yield* this.#chunks(row, ids, last - tail);
+    return (yield* this.#chunk(row, ids, last - tail, tail + 1, false)).logits;
   }
 
   /**
@@ -196,24 +226,65 @@ export class DecoderRunner {
    * @throws UsageError when the cache is full.
    */
   prefill(row: number, ids: ArrayLike<number>, length = ids.length): void {
-    this.#refuseDisposed();
-    this.#reserve(this.cache.lengths[row] + length);
-    this.#settle(row, this.cache.lengths[row] + length);
-    this.#chunks(row, ids, length);
+    this.#refuseUse();
+    const end = this.cache.lengths[row] + length;
+    this.#reserve(end);
+    runNow(this.#prefill(row, ids, length, end));
   }
 
-  #chunks(row: number, ids: ArrayLike<number>, length: number): void {
+  /** {@link DecoderRunner.prefill} while the event loop goes on. Until it is done every other call is refused. @throws the signal's reason. */
+  async prefillAsync(row: number, ids: ArrayLike<number>, options: ReadOptions = {}): Promise<void> {
+    const length = this.#enter(row, ids, options);
+    await this.#read(ids.length, this.#prefill(row, ids, ids.length, length), options);
+  }
+
+  *#prefill(row: number, ids: ArrayLike<number>, count: number, length: number): Steps<void> {
+    yield* this.#settle(row, length);
+    yield* this.#chunks(row, ids, count);
+  }
+
+  *#chunks(row: number, ids: ArrayLike<number>, length: number): Steps<void> {
     for (let from = 0; from < length; from += this.prefillChunk) {
       const count = Math.min(this.prefillChunk, length - from);
-      if (count >= this.#floatPromptFrom) this.#promptChunk(row, ids, from, count);
-      else this.#chunk(row, ids, from, count, false);
+      if (count >= this.#floatPromptFrom) yield* this.#promptChunk(row, ids, from, count);
+      else yield* this.#chunk(row, ids, from, count, false);
     }
   }
 
   /** Positions that depend on the length of the sequence are set for `length` tokens; what the row holds is computed again where it must. */
-  #settle(row: number, length: number): void {
+  *#settle(row: number, length: number): Steps<void> {
     const again = this.#rotary?.settle(this.cache, row, length);
-    if (again) this.#chunks(row, again, again.length);
+    if (again) yield* this.#chunks(row, again, again.length);
+  }
+
+  /**
+   * What the next token of a row needs beforehand: its tokens read again, where their positions depend on the length (longrope, at the
+   * original length). Other calls do that themselves, at once. Undefined where there is nothing to do.
+   */
+  prepare(row: number, options: Pick<ReadOptions, "signal"> = {}): Promise<void> | undefined {
+    this.#refuseUse();
+    const length = this.cache.lengths[row] + 1;
+    if (!this.#rotary || length === 1 || this.#rotary.maxDepth(length - 1) !== 0) return undefined;
+    return this.#later(this.#settle(row, length), options);
+  }
+
+  /** How deep a tree may be that comes next: where positions depend on the length of a sequence, one call has those of its root. */
+  maxTreeDepth(row: number): number {
+    return this.#rotary?.maxDepth(this.cache.lengths[row] + 1) ?? Number.POSITIVE_INFINITY;
+  }
+
+  /** Leading tokens of a prompt that a row holds and that need not be read again: at most all but the last. */
+  heldLength(row: number, ids: ArrayLike<number>): number {
+    const held = this.cache.tokensOf(row);
+    const most = Math.min(this.cache.lengths[row], ids.length - 1);
+    let length = 0;
+    while (length < most && held[length] === ids[length]) length++;
+    return this.isReusable(row, ids.length) ? length : 0;
+  }
+
+  /** Whether what a row holds is what a prompt of this length would give: not always, where positions depend on it. */
+  isReusable(row: number, promptLength: number): boolean {
+    return this.#rotary?.isReusable(this.cache, row, promptLength) ?? true;
   }
 
   /**
@@ -221,17 +292,57 @@ export class DecoderRunner {
    * At most `prefillChunk` tokens. The result is a view that the next call overwrites.
    */
   appendAll(row: number, ids: ArrayLike<number>): Float32Array {
-    this.#refuseDisposed();
+    return runNow(this.#appendRows(row, ids, this.#enterChunk(row, ids))).logits;
+  }
+
+  /**
+   * All rows of a part of a prompt, at most `prefillChunk` tokens, while the event loop goes on. Until it is done every other call is refused.
+   * @throws the signal's reason.
+   */
+  async appendRowsAsync(row: number, ids: ArrayLike<number>, options: ReadOptions = {}): Promise<TargetRows> {
+    const length = this.#enterChunk(row, ids, options);
+    return await this.#read(ids.length, this.#appendRows(row, ids, length), options);
+  }
+
+  *#appendRows(row: number, ids: ArrayLike<number>, length: number): Steps<TargetRows> {
+    yield* this.#settle(row, length);
+    return yield* this.#chunk(row, ids, 0, ids.length, true);
+  }
+
+  /** Checks a part of a prompt; the length that its tokens have. */
+  #enter(row: number, ids: ArrayLike<number>, { promptLength }: ReadOptions = {}): number {
+    this.#refuseUse();
+    if (ids.length === 0) throw new UsageError("append: expected at least one token, got none");
+    const end = this.cache.lengths[row] + ids.length;
+    this.#reserve(end);
+    return Math.max(end, promptLength ?? 0);
+  }
+
+  #enterChunk(row: number, ids: ArrayLike<number>, options: ReadOptions = {}): number {
     if (ids.length === 0 || ids.length > this.prefillChunk)
       throw new UsageError(`appendAll: expected 1 to ${this.prefillChunk} tokens, got ${ids.length}`);
-    this.#reserve(this.cache.lengths[row] + ids.length);
-    this.#settle(row, this.cache.lengths[row] + ids.length);
-    return this.#chunk(row, ids, 0, ids.length, true).logits;
+    return this.#enter(row, ids, options);
+  }
+
+  /** A part that is about as long as a step of decoding, which holds the event loop as well, is not worth another thread's time. */
+  async #read<T>(count: number, steps: Steps<T>, options: ReadOptions): Promise<T> {
+    if (count > shortPart) return await this.#later(steps, options);
+    options.signal?.throwIfAborted();
+    return runNow(steps);
+  }
+
+  async #later<T>(steps: Steps<T>, { signal }: ReadOptions): Promise<T> {
+    this.#reading = true;
+    try {
+      return await runLater(steps, signal);
+    } finally {
+      this.#reading = false;
+    }
   }
 
   /** Makes these rows part of what {@link DecoderRunner.appendTree} returns. Programs without them are compiled anew. */
   provide({ hidden = false, layers = [] }: TargetFeatures): void {
-    this.#refuseDisposed();
+    this.#refuseUse();
     const wrong = layers.find((layer) => !(Number.isInteger(layer) && layer >= 0 && layer < this.config.layers));
     if (wrong !== undefined)
       throw new UsageError(`provide: expected layers 0 to ${this.config.layers - 1}, got ${wrong}`, {
@@ -253,19 +364,24 @@ export class DecoderRunner {
    * nodes. The cache then holds all N: keep those of a path with `cache.gatherRows(row, start, path)`, start being the length before.
    * At most `prefillChunk` tokens. The result is a view that the next call overwrites.
    * @param ids [at least N]
-   * @throws UsageError when the cache is full, or a path is longer than the window of a sliding layer.
+   * @throws UsageError when the cache is full, or a path is longer than the window of a sliding layer or than {@link maxTreeDepth}.
    */
   appendTree(row: number, shape: TreeShape, ids: ArrayLike<number>): TargetRows {
-    this.#refuseDisposed();
+    this.#refuseUse();
     const { size } = shape;
     if (size > this.prefillChunk)
       throw new UsageError(`appendTree: expected at most ${this.prefillChunk} tokens, got ${size}`, { hint: "Draft fewer tokens." });
     const start = this.cache.lengths[row];
     this.#reserve(start + size);
-    this.#settle(row, start + shape.maxDepth + 1);
+    const deepest = this.maxTreeDepth(row);
+    if (shape.maxDepth > deepest)
+      throw new UsageError(`appendTree: expected paths of at most ${deepest} tokens behind the root, got ${shape.maxDepth}`, {
+        hint: "Positions change for the whole text at the model's original length: draft up to there, and go on behind it.",
+      });
+    runNow(this.#settle(row, start + 1));
     if (shape.isChain && size <= this.exactBlock) return this.#block(row, ids, 0, size);
     if (size === 1) return this.#one(row, ids[0]);
-    if (shape.isChain) return this.#chunk(row, ids, 0, size, true);
+    if (shape.isChain) return runNow(this.#chunk(row, ids, 0, size, true));
     let call = this.#trees.get(row);
     if (!call) {
       call = this.#bindTree(row);
@@ -283,13 +399,13 @@ export class DecoderRunner {
    * One token for every sequence at once: ids [B] → logits [B, V]. Sequences with `active` 0 stay as they are; their logits mean nothing.
    */
   step(ids: ArrayLike<number>, active?: ArrayLike<number>): Float32Array {
-    this.#refuseDisposed();
+    this.#refuseUse();
     if (this.batch === 1) return this.append(0, [ids[0]]);
     const call = (this.#batched ??= this.#bindBatch());
     const { lengths } = this.cache;
     // Before ids are written: what is computed again goes through other calls.
     for (let row = 0; row < this.batch; row++)
-      if ((!active || active[row]) && lengths[row] < this.capacity) this.#settle(row, lengths[row] + 1);
+      if ((!active || active[row]) && lengths[row] < this.capacity) runNow(this.#settle(row, lengths[row] + 1));
     let total = 0;
     for (let row = 0; row < this.batch; row++) {
       // An idle row computes at a position that it may overwrite: the first one beyond its tokens, or its last.
@@ -329,7 +445,7 @@ export class DecoderRunner {
 
   /** Times of every operator since the programs were compiled; needs the option `profile`. Ends profiling. */
   endProfile(): ProfileEvent[] {
-    this.#refuseDisposed();
+    this.#refuseUse();
     return this.#programs().flatMap((program) => program.endProfile());
   }
 
@@ -346,8 +462,10 @@ export class DecoderRunner {
     return [this.#sequenceProgram, this.#batchProgram, this.#treeProgram, this.#promptProgram].filter((program) => program !== undefined);
   }
 
-  #refuseDisposed(): void {
+  #refuseUse(): void {
     if (this.#disposed) throw new BackendError("DecoderRunner: this runner was disposed");
+    if (this.#reading)
+      throw new BackendError("DecoderRunner: expected no other call while a prompt is read, got one", { hint: "Await the first one." });
   }
 
   #reserve(length: number): void {
@@ -382,13 +500,13 @@ export class DecoderRunner {
     filled.fill(0);
     for (let i = 0; i < count; i++) filled[i] = ids[from + i];
     const start = this.cache.lengths[row];
-    const rows = this.#chunk(row, filled, 0, filled.length, true);
+    const rows = runNow(this.#chunk(row, filled, 0, filled.length, true));
     this.cache.truncate(row, start + count);
     return rows;
   }
 
   /** @param all rows of every token, or of the last one alone. */
-  #chunk(row: number, ids: ArrayLike<number>, from: number, count: number, all: boolean): TargetRows {
+  *#chunk(row: number, ids: ArrayLike<number>, from: number, count: number, all: boolean): Steps<TargetRows> {
     let several = this.#several.get(row);
     if (!several) {
       several = this.#sequenceCall(this.#bindSequence(row, this.prefillChunk, 1));
@@ -397,12 +515,12 @@ export class DecoderRunner {
     const rows = several.resize(count, all ? count : 1);
     if (all) for (let i = 0; i < count; i++) several.wanted[i] = i;
     else several.wanted[0] = count - 1;
-    this.#runChunk(several.call, row, ids, from, count);
+    yield* this.#runChunk(several.call, row, ids, from, count);
     return rows;
   }
 
   /** Tokens of a prompt for the cache alone, with float32 copies of the matrices. */
-  #promptChunk(row: number, ids: ArrayLike<number>, from: number, count: number): void {
+  *#promptChunk(row: number, ids: ArrayLike<number>, from: number, count: number): Steps<void> {
     let call = this.#prompts.get(row);
     if (!call) {
       this.#promptProgram ??= this.#compile(1, "S", "R", "prompt");
@@ -410,10 +528,10 @@ export class DecoderRunner {
       this.#prompts.set(row, call);
     }
     call.resizeTime(count);
-    this.#runChunk(call.call, row, ids, from, count);
+    yield* this.#runChunk(call.call, row, ids, from, count);
   }
 
-  #runChunk(call: Call, row: number, ids: ArrayLike<number>, from: number, count: number): void {
+  *#runChunk(call: Call, row: number, ids: ArrayLike<number>, from: number, count: number): Steps<void> {
     const start = this.cache.lengths[row];
     for (let i = 0; i < count; i++) {
       call.ids[i] = ids[from + i];
@@ -424,7 +542,7 @@ export class DecoderRunner {
     if (call.rotary) this.#rotary?.write(call.rotary, 0, row, call.positions.subarray(0, count));
     call.lengths[0] = start + count - 1;
     call.total[0] = start + count;
-    call.bound.run();
+    yield call.bound;
     this.cache.lengths[row] = start + count;
   }
 

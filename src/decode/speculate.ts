@@ -11,7 +11,7 @@ import { tokenUniform } from "./sampling/sample.ts";
 import type { Sequence } from "./sequence.ts";
 import { SpeculationMetrics } from "./speculation-metrics.ts";
 import { SequenceView } from "./target-view.ts";
-import { clipTree, type TokenTree, TreeShape } from "./token-tree.ts";
+import { clipTree, type TokenTree } from "./token-tree.ts";
 import { greedyVerifier } from "./verifiers/greedy.ts";
 import { tokenMatchVerifier } from "./verifiers/token-match.ts";
 import type { Chance } from "./verifiers/verifier.ts";
@@ -42,7 +42,7 @@ export async function* speculate(
   runner: DecoderRunner,
   sequence: Sequence,
   drafter: Drafter,
-  { verifier, tokenizer, breathe, onStep }: SpeculateOptions,
+  { verifier, tokenizer, breathe, onStep, signal }: SpeculateOptions,
 ): AsyncGenerator<GenerationEvent> {
   const { processor, key, ids } = sequence;
   const rules = verifier ?? (processor.greedy ? greedyVerifier : tokenMatchVerifier);
@@ -52,7 +52,7 @@ export async function* speculate(
     });
   runner.provide(drafter.needs);
   drafter.begin({ config: runner.config, tokenizerHash: tokenizer?.hash });
-  await prefill(runner, sequence, drafter, breathe);
+  await prefill(runner, sequence, drafter, signal);
   if (sequence.count >= sequence.limit) {
     yield* sequence.end();
     return;
@@ -65,6 +65,8 @@ export async function* speculate(
   const context = { ids, numIds: 0, promptLength: sequence.prompt.length, maxNodes: 0, maxDepth: 0, processor, key, cache, row: 0, costs };
   while (!sequence.finished) {
     await breathe();
+    const prepared = runner.prepare(0, { signal });
+    if (prepared) await prepared;
     const [start, numIds] = [sequence.count - 1, sequence.count];
     const startedAt = performance.now();
     const tree = propose(runner, sequence, drafter, context);
@@ -95,16 +97,21 @@ export async function* speculate(
 }
 
 /** All of the prompt but its last token, the first root. */
-async function prefill(runner: DecoderRunner, sequence: Sequence, drafter: Drafter, breathe: () => Promise<void>): Promise<void> {
+async function prefill(runner: DecoderRunner, sequence: Sequence, drafter: Drafter, signal: AbortSignal | undefined): Promise<void> {
   const { prompt } = sequence;
   const end = prompt.length - 1;
+  // The last token belongs to the prompt, whatever call it comes in.
+  const options = { promptLength: prompt.length, signal };
+  if (!drafter.needs.prompt) {
+    const from = runner.cache.lengths[0];
+    if (from < end) await runner.prefillAsync(0, prompt.subarray(from, end), options);
+    return;
+  }
   // A drafter that reads the prompt's rows needs them computed.
-  if (drafter.needs.prompt) runner.reset(0);
-  for (let from = runner.cache.lengths[0]; from < end; from += runner.prefillChunk) {
+  runner.reset(0);
+  for (let from = 0; from < end; from += runner.prefillChunk) {
     const ids = prompt.subarray(from, Math.min(end, from + runner.prefillChunk));
-    await breathe();
-    if (!drafter.needs.prompt) runner.prefill(0, ids);
-    else drafter.observePrompt?.(ids, runner.appendTree(0, TreeShape.chain(ids.length - 1), ids));
+    drafter.observePrompt?.(ids, await runner.appendRowsAsync(0, ids, options));
   }
 }
 
@@ -114,7 +121,7 @@ type MutableContext = { -readonly [K in keyof DraftContext]: DraftContext[K] };
 function propose(runner: DecoderRunner, sequence: Sequence, drafter: Drafter, context: MutableContext): TokenTree {
   context.numIds = sequence.count;
   // A step commits one token more than it accepts.
-  context.maxDepth = sequence.limit - sequence.count - 1;
+  context.maxDepth = Math.min(sequence.limit - sequence.count - 1, runner.maxTreeDepth(0));
   context.maxNodes = Math.min(runner.capacity - sequence.count + 1, runner.prefillChunk);
   // A call of more tokens than a block would round differently.
   if (runner.exactBlock > 0) context.maxNodes = Math.min(context.maxNodes, runner.exactBlock);

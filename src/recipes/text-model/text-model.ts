@@ -148,12 +148,8 @@ export class TextModel {
     if (!Number.isInteger(maxNewTokens) || maxNewTokens < 0)
       throw new UsageError(`maxNewTokens: expected a whole number of at least 0, got ${maxNewTokens}`);
     const ids = typeof prompt === "string" ? this.encode(prompt) : Int32Array.from(prompt);
-    let cachedLength = 0;
     // The cache knows its tokens, whoever wrote them: also after an abort, and for a prompt from disk.
-    const { cache } = this.runner;
-    const held = cache.tokensOf(0);
-    const most = Math.min(cache.lengths[0], ids.length - 1);
-    while (cachedLength < most && held[cachedLength] === ids[cachedLength]) cachedLength++;
+    const cachedLength = this.runner.heldLength(0, ids);
     const eosTokenIds = options.eosTokenIds ?? this.loaded.eosTokenIds;
     const grammar = compileGrammar({ grammar: options.grammar ?? null, jsonSchema: options.jsonSchema }, this.tokenizer, eosTokenIds);
     // What a grammar leaves no choice about need not be computed token by token.
