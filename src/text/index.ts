@@ -15,6 +15,7 @@ export {
   type EncodedChat,
   type RenderedChat,
 } from "./chat-template.ts";
+export { continuing } from "./continuation.ts";
 export { type GgufTokenizerFiles, ggufTokenizerFiles } from "./gguf-tokenizer.ts";
 export { tokenizerGgufEntries } from "./gguf-tokenizer-write.ts";
 export { Llama2cTokenizer, type Llama2cVocabulary, loadLlama2cTokenizer, parseLlama2cTokenizer } from "./llama2c-tokenizer.ts";

@@ -5,7 +5,7 @@ import { UsageError } from "../../base/errors.ts";
 import type { GrammarOptionsInput, SpeculationSummary } from "../../decode/index.ts";
 import { type SamplingOptionsInput, samplingOptions } from "../../decode/sampling/options.ts";
 import type { TextModel } from "../../recipes/text-model/text-model.ts";
-import type { Tokenizer } from "../../text/index.ts";
+import { continuing } from "../../text/index.ts";
 import { type CommandContext, defineCommand } from "../command.ts";
 import { readStdin } from "../io.ts";
 import { speedText } from "../render/speed.ts";
@@ -176,16 +176,6 @@ export const generate = defineCommand({
     }
   },
 });
-
-/** Decodes what follows a prompt: some tokenizers drop the space before the first word of a text, which this is not. */
-function continuing(tokenizer: Tokenizer, prompt: Int32Array): Pick<Tokenizer, "stream" | "specialIds" | "hash"> {
-  const stream = (): ReturnType<Tokenizer["stream"]> => {
-    const decoder = tokenizer.stream();
-    for (const id of prompt.slice(-8)) decoder.push(id);
-    return decoder;
-  };
-  return { stream, specialIds: tokenizer.specialIds, hash: tokenizer.hash };
-}
 
 /** The rules that the text keeps to, read from where the flags say. @throws UsageError for a file that is none. */
 function grammarFiles({ grammar, jsonSchema }: { grammar?: string; jsonSchema?: string }): GrammarOptionsInput | undefined {

@@ -45,6 +45,13 @@ describe("a model", () => {
     expect(whole.ids.length).toBe(60);
   });
 
+  test("keeps the space between a prompt and what follows", async () => {
+    using model = await load(stories, { backend });
+    const { text, ids } = await model.complete("Once upon a", { ...greedy, maxNewTokens: 8 });
+    expect(`Once upon a${text}`).toBe(model.tokenizer.decode([...model.encode("Once upon a"), ...ids], { skipSpecialTokens: true }));
+    expect(text.startsWith(" ")).toBe(true);
+  });
+
   test("does not read again what it holds, and gives the same text", async () => {
     using model = await load(stories, { backend });
     const first = await model.complete("Once upon a time", { ...greedy, maxNewTokens: 30 });

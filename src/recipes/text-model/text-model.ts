@@ -11,7 +11,7 @@ import type { Verifier } from "../../decode/verifiers/verifier.ts";
 import type { DecoderConfig } from "../../models/decoder/config.ts";
 import type { Backend } from "../../runtime/backend.ts";
 import { openBackend } from "../../runtime/open.ts";
-import type { ChatMessage, Tokenizer } from "../../text/index.ts";
+import { type ChatMessage, continuing, type Tokenizer } from "../../text/index.ts";
 import { openDrafterSpec } from "./drafter-spec.ts";
 import { type GenerationSpeed, SpeedMeter } from "./generation-speed.ts";
 import { type LoadedModel, type LoadModelOptions, loadModel } from "./load-model.ts";
@@ -138,7 +138,7 @@ export class TextModel {
 
   /**
    * Text behind the prompt, piece by piece as it is certain.
-   * @param prompt text, or token ids.
+   * @param prompt text, which is continued; or token ids, behind which a text of its own begins, as an answer does in a chat.
    * @throws UsageError for a prompt that is empty or too long, BackendError while another answer is being written.
    */
   async *generate(prompt: string | readonly number[] | Int32Array, options: TextOptions = {}): AsyncGenerator<string> {
@@ -174,7 +174,8 @@ export class TextModel {
     const written: number[] = [];
     let isOpen = true;
     try {
-      const settings = { tokenizer: this.tokenizer, signal: options.signal, drafter, verifier: options.verifier, onStep: meter.onStep };
+      const tokenizer = typeof prompt === "string" ? continuing(this.tokenizer, ids) : this.tokenizer;
+      const settings = { tokenizer, signal: options.signal, drafter, verifier: options.verifier, onStep: meter.onStep };
       for await (const event of generate(this.runner, [request], settings)) {
         meter.see(event);
         if (event.kind === "finish") {
