@@ -90,6 +90,7 @@ test("nothing else is computed meanwhile", async () => {
   expect(() => runner.append(1, [1])).toThrow(BackendError);
   expect(() => runner.step([1, 1])).toThrow("expected no other call while a prompt is read");
   await expect(runner.appendAsync(1, [1])).rejects.toThrow(BackendError);
+  expect(() => runner.reset(0)).toThrow(BackendError);
   await reading;
   expect(runner.append(1, [1]).length).toBe(stories.config.vocabSize);
   await expect(runner.appendAsync(1, [])).rejects.toThrow("at least one token");

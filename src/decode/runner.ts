@@ -426,6 +426,7 @@ export class DecoderRunner {
 
   /** Empties a sequence. */
   reset(row: number): void {
+    this.#refuseUse();
     this.cache.truncate(row, 0);
   }
 
