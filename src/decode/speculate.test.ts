@@ -60,6 +60,8 @@ function drafters(truth: readonly number[]): Drafter[] {
     drafterOf("random tree", (context) => fill(tree, context, () => random.integer(512))),
     drafterOf("always wrong", (context) => fill(tree, context, (node) => (next(context, depthOf(tree, node)) + node) % 512)),
     drafterOf("oracle chain", (context) => fill(chain, context, (node) => next(context, depthOf(chain, node)))),
+    // Asks for the prompt's rows and does not look at them.
+    drafterOf("blind to the prompt", (context) => fill(chain, context, () => 0), { prompt: true }),
     // The truth lies on the last branch, so that rows have to move.
     drafterOf("oracle tree", (context) =>
       fill(tree, context, (node) => (node === 3 || node === 6 || node === 1 ? next(context, depthOf(tree, node)) : node)),

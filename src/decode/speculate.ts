@@ -111,7 +111,8 @@ async function prefill(runner: DecoderRunner, sequence: Sequence, drafter: Draft
   runner.reset(0);
   for (let from = 0; from < end; from += runner.prefillChunk) {
     const ids = prompt.subarray(from, Math.min(end, from + runner.prefillChunk));
-    drafter.observePrompt?.(ids, await runner.appendRowsAsync(0, ids, options));
+    const rows = await runner.appendRowsAsync(0, ids, options);
+    drafter.observePrompt?.(ids, rows);
   }
 }
 
