@@ -43,7 +43,7 @@ export class Candidates {
 
   /**
    * Starts over with all tokens that are not forbidden, or with a superset of those that `preselection` asks for.
-   * @throws NotFiniteError for a logit that is NaN or +Infinity when every token is forbidden.
+   * @throws NotFiniteError for a logit that is NaN or +Infinity, NoTokenLeftError when every token is forbidden.
    */
   load(logits_V: Float32Array, preselection?: Preselection): void {
     this.count = 0;
