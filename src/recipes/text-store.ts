@@ -1,6 +1,6 @@
 // A file of texts that a model wrote, one line each, added to as they are finished: writing goes on where it was interrupted, and other runs
 // may train on the same texts. The first line says what they are texts of.
-import { appendFileSync, existsSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, mkdirSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { z } from "zod";
 import { CheckpointError, DataError } from "../base/errors.ts";
@@ -17,7 +17,8 @@ export type TextStoreHead = z.output<typeof headSchema>;
 
 const lineSchema = z.object({ index: z.int().nonnegative(), ids: z.array(z.int().nonnegative()), promptLength: z.int(), top: z.string() });
 
-const maxBytes = 2 ** 31;
+/** What can be read at once. */
+const maxBytes = 2 ** 31 - 1;
 
 export class TextStore {
   readonly path: string;
@@ -64,13 +65,12 @@ export class TextStore {
   }
 
   #read(): void {
+    const { size } = statSync(this.path);
+    if (size > maxBytes)
+      throw new DataError(`${this.path}: expected at most ${maxBytes} bytes, got ${size}`, { hint: "Name another folder with --texts." });
     const bytes = readFileSync(this.path);
-    if (bytes.length > maxBytes) throw new DataError(`${this.path}: expected at most ${maxBytes} bytes, got ${bytes.length}`);
-    // What was being written when the process ended is written again.
-    const whole = bytes.lastIndexOf(10) + 1;
-    if (whole < bytes.length) truncateSync(this.path, whole);
-    const lines = bytes.toString("utf8", 0, whole).split("\n").slice(0, -1);
-    const found = headSchema.safeParse(parsed(lines[0]));
+    const [head, ...lines] = wholeLines(bytes);
+    const found = headSchema.safeParse(parsed(head));
     if (!found.success)
       throw new DataError(`${this.path}: expected texts that train-drafter wrote, got another file`, { hint: "Check --texts." });
     const { settings: expectedSettings, ...expected } = this.#head;
@@ -85,12 +85,15 @@ export class TextStore {
         `${this.path}: expected texts written with ${JSON.stringify(expectedSettings)}, got ${JSON.stringify(found.data.settings)}`,
         { hint: "Give the same settings, or another folder." },
       );
-    for (const [i, line] of lines.slice(1).entries()) {
+    for (const [i, line] of lines.entries()) {
       const result = lineSchema.safeParse(parsed(line));
       const text = result.success ? this.#textOf(result.data) : undefined;
       if (!text) throw new DataError(`${this.path}: expected a text in line ${i + 2}, got ${JSON.stringify(line.slice(0, 40))}`);
       this.#texts.set(text.index, text);
     }
+    // What was being written when the process ended is written again. Only now: another file is left as it is.
+    const whole = bytes.lastIndexOf(10) + 1;
+    if (whole < bytes.length) truncateSync(this.path, whole);
   }
 
   /** Undefined where numbers do not fit each other or the vocabulary. */
@@ -105,6 +108,12 @@ export class TextStore {
     if (ids.some((id) => id >= vocabSize) || topIds.some((id) => id < 0 || id >= vocabSize)) return undefined;
     return { index, ids, promptLength, topIds, topLogProbs: new Float32Array(words, 4 * count, count) };
   }
+}
+
+/** One by one: all in one text may be longer than a text can be. */
+function* wholeLines(bytes: Buffer): Generator<string> {
+  for (let from = 0, end = bytes.indexOf(10); end >= 0; from = end + 1, end = bytes.indexOf(10, from))
+    yield bytes.toString("utf8", from, end);
 }
 
 function parsed(line: string | undefined): unknown {
