@@ -212,7 +212,7 @@ async function usePromptCache(
   let length = 0;
   if (existsSync(path)) length = loadPromptCache(path, runner, 0, ids, fingerprint).length;
   if (length < all) {
-    runner.prefill(0, ids.subarray(length, all));
+    await runner.prefillAsync(0, ids.subarray(length, all), { promptLength: ids.length, signal: context.signal });
     savePromptCache(path, runner, 0, ids.subarray(0, all), fingerprint);
   }
   context.stderr.write(`${length} of ${ids.length} prompt tokens from ${path}\n`);
