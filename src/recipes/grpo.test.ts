@@ -258,5 +258,5 @@ test.runIf(process.env.LONGWAVE_TEST_LONG === "1")(
     expect(last.reward - first.reward).toBeGreaterThan(5 * Math.max(first.reward_stderr, last.reward_stderr));
     expect(last.reward - first.reward).toBeGreaterThan(0.5 * (2 - first.reward));
   },
-  300_000,
+  3_600_000,
 );
