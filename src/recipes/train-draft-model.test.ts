@@ -112,7 +112,8 @@ describe("a run", () => {
   test("goes on from its checkpoint to the same weights, and from its texts", async () => {
     const weights = readFileSync(join(run.path, "drafter", "model.safetensors"));
     const texts = readFileSync(join(run.path, "texts", "train.jsonl"));
-    rmSync(run.checkpoints.pathOf(30), { recursive: true });
+    // The newest one is damaged: it is passed over.
+    rmSync(join(run.checkpoints.pathOf(30), "config.json"));
     rmSync(join(run.path, "drafter"), { recursive: true });
     // A line that was being written when the process ended.
     appendFileSync(join(run.path, "texts", "train.jsonl"), '{"index":99999,"ids":[1,');

@@ -74,13 +74,15 @@ export async function* trainDraftModel(settings: TrainDrafterSettings, context: 
 
   async function* events(): AsyncGenerator<RunEvent> {
     const texts = yield* writeSides(settings, context, target, plans, { run, textLength });
-    const last = run.checkpoints.steps().at(-1);
-    const saved = last === undefined ? undefined : loadTrimmedDraft(run.checkpoints.pathOf(last)).vocabulary;
-    const vocabulary: DraftVocabularyFields = saved ?? {
-      target_ids: [...frequentIds(texts.train, draftSize, vocabSize)],
-      target_vocab_size: vocabSize,
-      tokenizer_hash: target.tokenizer.hash,
-    };
+    // The one that the loop goes on from: a damaged one is passed over.
+    const newest = run.checkpoints.latest();
+    const vocabulary: DraftVocabularyFields = newest
+      ? loadTrimmedDraft(newest.path).vocabulary
+      : {
+          target_ids: [...frequentIds(texts.train, draftSize, vocabSize)],
+          target_vocab_size: vocabSize,
+          tokenizer_hash: target.tokenizer.hash,
+        };
     const map = new TrimmedVocabulary(vocabulary.target_ids, vocabSize);
     const decoder = startDraft(config, settings, target, map);
     yield describeDraft(decoder, texts, map, length);
@@ -107,7 +109,7 @@ export async function* trainDraftModel(settings: TrainDrafterSettings, context: 
           checkpoints: run.checkpoints,
           config: record,
           changeable: [...changeableSettings, ...changeable],
-          ...(former && last !== undefined ? { resume: "auto" as const } : {}),
+          ...(former && run.checkpoints.steps().length > 0 ? { resume: "auto" as const } : {}),
         },
         signal,
       );
