@@ -137,12 +137,8 @@ export async function* writeTexts(runner: DecoderRunner, options: WriteTextsOpti
   };
   /** Reads a prompt, but for what the row holds of it already; rows of one template begin alike. */
   const read = (at: number, { sequence: { prompt } }: Row): Float32Array => {
-    const { cache } = runner;
-    const held = cache.tokensOf(at);
-    const most = Math.min(cache.lengths[at], prompt.length - 1);
-    let shared = 0;
-    while (shared < most && held[shared] === prompt[shared]) shared++;
-    cache.truncate(at, shared);
+    const shared = runner.heldLength(at, prompt);
+    runner.cache.truncate(at, shared);
     return runner.append(at, prompt.subarray(shared));
   };
   /** Reads on until a row is within a text, or there are no more of them. */
