@@ -89,7 +89,7 @@ describe.skipIf(process.platform === "win32")("a run that is stopped and resumed
     for (const [name, content] of Object.entries(expected)) expect(actual[name] === content, name).toBe(true);
   };
 
-  test(`by kill -9 at random moments, ${long ? 20 : 3} times`, { timeout: 600_000 }, async () => {
+  test(`by kill -9 at random moments, ${long ? 20 : 3} times`, { timeout: long ? 3_600_000 : 600_000 }, async () => {
     let run: string | undefined;
     let kills = 0;
     for (let attempt = 0; attempt < 100 && kills < (long ? 20 : 3); attempt++) {
