@@ -66,14 +66,13 @@ export class PartialFile {
 
   #claim(path: string): void {
     try {
+      // Its age tells others whether it is in use: new before it has the name of one that is.
+      const now = new Date();
+      utimesSync(path, now, now);
       renameSync(path, this.path);
     } catch {
       // Somebody else was faster.
-      return;
     }
-    // Its age tells others whether it is in use.
-    const now = new Date();
-    utimesSync(this.path, now, now);
   }
 }
 
