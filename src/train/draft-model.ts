@@ -43,7 +43,7 @@ export type DraftTrainingOptions = Pick<
 export interface DistillationRows extends PackedRows {
   /** K */
   readonly top: number;
-  /** ids [B, T, K] (0 where there is none) and weights [B, T, K], which sum to at most 1 at places that count and to 0 elsewhere. */
+  /** ids [B, T, K] (0 where there is none) and weights [B, T, K], which sum to at most 1 at places that count; at others (prompts) to less or to 0. */
   bind(memory: { ids: Int32Array; weights: Float32Array; probabilities?: Float32Array }): void;
 }
 
