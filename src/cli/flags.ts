@@ -221,7 +221,11 @@ function unknownFlag(argument: string, parser: Parser, command: Command): UsageE
   }
   const lastPart = (name: string): string => name.replace(/^-+/, "").split(".").at(-1) ?? name;
   const alike = known.filter((name) => lastPart(name) === lastPart(flag));
-  const guess = nearest(flag, alike) ?? alike[0] ?? nearest(flag, known);
+  // Every letter is as near to another as the next: the long option that starts with it is meant.
+  const isLetter = /^-[a-z]$/i.test(flag);
+  const guess = isLetter
+    ? known.find((name) => name.startsWith(`--${flag[1].toLowerCase()}`))
+    : (nearest(flag, alike) ?? alike[0] ?? nearest(flag, known));
   return new UsageError(`option \`${flag}\`: expected ${guess ? `\`${guess}\`` : "a known option"}, got an unknown name`, {
     hint: guess === undefined ? helpHint(command) : `Did you mean ${guess}?`,
   });

@@ -68,8 +68,9 @@ function unknownCommand(name: string, group: string | undefined, entries: readon
   // A group's own name is a good guess too: `tokeniser` → `tokenizer`.
   const words = group === undefined ? [...names, ...names.map((candidate) => candidate.split(" ")[0])] : names;
   const guess = nearest(name, words);
+  const list = group === undefined ? "`longwave --help` lists the commands." : `\`longwave ${group} --help\` lists what it takes.`;
   return new UsageError(`longwave: expected a command, got "${name}"`, {
-    hint: guess === undefined ? "`longwave --help` lists the commands." : `Did you mean \`longwave ${guess}\`?`,
+    hint: guess === undefined ? list : `Did you mean \`longwave ${guess}\`?`,
   });
 }
 
