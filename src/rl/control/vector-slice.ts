@@ -300,7 +300,10 @@ export class EnvironmentSlice {
     const what = error instanceof Error ? error.message : String(error);
     const isOurs = error instanceof EnvironmentError;
     const detail = isOurs ? what : `expected it to go on, got ${error instanceof Error ? error.name : "an error"}: ${what}`;
-    const hint = error instanceof LongwaveError ? error.hint : "The error comes from the environment's own code; see its cause.";
+    const hint =
+      error instanceof LongwaveError
+        ? error.hint
+        : "The error comes from the environment's own code: see its cause, which LONGWAVE_DEBUG=1 prints on the command line.";
     return new EnvironmentError(`${this.#name}, environment ${this.#offset + row}, ${when}: ${detail}`, { hint, cause: error });
   }
 

@@ -30,11 +30,27 @@ export async function makerOf(spec: EnvironmentSpec): Promise<(index: number) =>
   }
   const text = String(spec.module);
   const url = /^[a-z]+:\/\//.test(text) ? text : pathToFileURL(text).href;
-  const exports = (await import(url)) as Readonly<Record<string, unknown>>;
+  const exports = await importModule(url, text);
   const make = exports[spec.export];
   if (typeof make !== "function")
     throw new UsageError(`environments: expected a function \`${spec.export}\` in ${text}, got ${typeof make}`, {
       hint: `Its exports are: ${Object.keys(exports).join(", ") || "none"}.`,
     });
   return (index) => make(index, spec.options) as Environment | Promise<Environment>;
+}
+
+/** What a user's module does while it is read is told as a fault of the module. */
+async function importModule(url: string, name: string): Promise<Readonly<Record<string, unknown>>> {
+  try {
+    return (await import(url)) as Readonly<Record<string, unknown>>;
+  } catch (cause) {
+    const isUnread = (cause as NodeJS.ErrnoException).code === "ERR_UNKNOWN_FILE_EXTENSION";
+    const found = cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause);
+    throw new UsageError(`environments: expected a module that can be loaded, got ${found} (${name})`, {
+      hint: isUnread
+        ? "This Node does not read TypeScript by itself: compile the module to .mjs, start node with `--import tsx`, or use Node 24."
+        : "The error comes from the module's own code, or from what it imports: see its cause, which LONGWAVE_DEBUG=1 prints on the command line.",
+      cause,
+    });
+  }
 }
