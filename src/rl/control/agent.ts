@@ -70,6 +70,8 @@ export class Agent implements Disposable {
   /** Use {@link ppo}, {@link a2c}, {@link trpo}, {@link npg}, {@link reinforce}. */
   constructor(algo: ControlAlgorithm, options: AgentOptions) {
     const { env, evaluationEnv, seed = 0, backend, ...rest } = options;
+    checkSource(env, "env");
+    if (evaluationEnv !== undefined) checkSource(evaluationEnv, "evaluationEnv");
     const given = isBatch(env) ? { ...rest, numEnvs: rest.numEnvs ?? env.numEnvironments } : rest;
     const settings = controlSettings({ ...given, algo });
     this.#options = options;
@@ -146,6 +148,18 @@ export class Agent implements Disposable {
 }
 
 const isBatch = (source: EnvironmentSource): source is VectorEnvironment => typeof source === "object";
+
+/** @throws UsageError for a single environment: rollouts and evaluations make their own. */
+function checkSource(source: EnvironmentSource, name: string): void {
+  if (typeof source === "string" || typeof source === "function") return;
+  if (isBatch(source) && source?.numEnvironments > 0) return;
+  throw new UsageError(
+    `${name}: expected an id, a function that makes an environment, or a batch, got ${source ? "one environment" : String(source)}`,
+    {
+      hint: `Give the function: ${name}: () => new MyEnvironment().`,
+    },
+  );
+}
 
 function batchOf(source: EnvironmentSource, count: number): VectorEnvironment {
   if (isBatch(source)) return source;

@@ -234,6 +234,10 @@ describe("agents", () => {
     expect(() => ppo({ env, backend, numSteps: 0 })).toThrow(/`numSteps`: expected an integer > 0, got 0/);
     expect(() => ppo({ env, backend, useSde: true })).toThrow(/useSde: expected continuous actions, got Discrete\(2\)/);
     expect(() => ppo({ env: "CartPole-v7", backend })).toThrow(/expected `CartPole-v1`/);
+    // The environment itself where a function that makes one is wanted.
+    const single = new CartPole() as never;
+    expect(() => ppo({ env: single, backend })).toThrow(/^env: expected an id, a function .*, got one environment/);
+    expect(() => ppo({ env, evaluationEnv: single, backend })).toThrow(/^evaluationEnv: expected/);
     expect(() => ppo({ env, backend, klPenalty: "adaptive" })).toThrow(/targetKl: expected a KL/);
     expect(() => ppo({ env, backend, learnRate: 1 } as never)).toThrow(/`learningRate`/);
     using agent = ppo({ env, backend, numSteps: 8, batchSize: 8, hidden: [4] });
