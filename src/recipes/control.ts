@@ -94,7 +94,7 @@ async function* learn(settings: ControlRunSettings, { backend, signal, onRun }: 
     const end = endOf(former, settings);
     if (end !== undefined) {
       onRun?.(former);
-      yield stage("finished", end, { progress: 1 });
+      yield stage("finished", end.message, { progress: 1, metrics: { environmentSteps: end.environmentSteps } });
       return;
     }
   }
@@ -157,7 +157,10 @@ async function* learn(settings: ControlRunSettings, { backend, signal, onRun }: 
 }
 
 /** What to say of a run that has nothing left to do; undefined for one that goes on. */
-function endOf({ path, checkpoints }: RunDirectory, { steps, numEnvs, numSteps, evaluateEvery }: ControlRunSettings): string | undefined {
+function endOf(
+  { path, checkpoints }: RunDirectory,
+  { steps, numEnvs, numSteps, evaluateEvery }: ControlRunSettings,
+): { message: string; environmentSteps: number } | undefined {
   const newest = checkpoints.latest();
   if (newest === undefined) return undefined;
   const { done, totalTokens, evaluatedAt, best } = newest.progress;
@@ -167,9 +170,10 @@ function endOf({ path, checkpoints }: RunDirectory, { steps, numEnvs, numSteps, 
   const isEvaluated = evaluateEvery === 0 || evaluatedAt === totalTokens / perUpdate;
   if (!done && !(isWhole && isEvaluated)) return undefined;
   const found = best ? ` (best mean return ${best.value.toFixed(2)} at step ${best.step})` : "";
-  return done
+  const message = done
     ? `${path} was solved at environment step ${totalTokens}${found}: nothing is left to do. Start a new run without stopWhenSolved and rewardThreshold to learn longer.`
     : `${path} is finished: it is at environment step ${totalTokens} of ${totalTokens}${found}. Set steps above ${totalTokens} to go on.`;
+  return { message, environmentSteps: totalTokens };
 }
 
 async function* withMachine(events: AsyncGenerator<RunEvent>, backend: Backend): AsyncGenerator<RunEvent> {

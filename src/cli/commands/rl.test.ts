@@ -62,6 +62,25 @@ describe("rl", () => {
     expect(readdirSync(path).some((name) => name.startsWith("events.out.tfevents"))).toBe(true);
   });
 
+  it("takes the tuned settings of the algorithm and environment that a configuration file names", async () => {
+    const file = join(folder, "trpo.yaml");
+    writeFileSync(file, "algo: trpo\nenv: Pendulum-v1\nsteps: 8\nnumSteps: 4\nbatchSize: 4\nhidden: [4]\ngamma: 0.8\n");
+    const own = join(folder, "from-file");
+    const { code, err } = await run("rl", "--config", file, "--gamma", "0.7", "--evaluate-every", "0", "--runs", own);
+    expect(err).toBe("");
+    expect(code).toBe(0);
+    // rl-baselines3-zoo, hyperparams/trpo.yml, Pendulum-v1.
+    expect(JSON.parse(readFileSync(join(own, readdirSync(own)[0], "config.json"), "utf8"))).toMatchObject({
+      algo: "trpo",
+      numEnvs: 2,
+      useSde: true,
+      sdeSampleFreq: 4,
+      numCriticUpdates: 15,
+      learningRateSchedule: "constant",
+      gamma: 0.7,
+    });
+  });
+
   it("goes on with a run", async () => {
     const { code, out, err } = await run("rl", "--resume", path, "--steps", "192");
     expect(err).toBe("");
@@ -81,6 +100,8 @@ describe("rl", () => {
     expect(out).toMatch(/Set --steps above 192 to go on\./);
     expect(out).toMatch(/rl --resume \S+ --steps \d+\n$/);
     expect(out).not.toMatch(/resumed at|run: /);
+    // Fewer steps than it has: the command that goes on needs more than those.
+    expect((await run("rl", "--resume", path, "--steps", "64")).out).toMatch(/ --steps 384\n$/);
     expect(readFileSync(join(path, "metrics.jsonl"), "utf8")).toBe(before);
   });
 
@@ -142,9 +163,21 @@ describe("rl", () => {
     expect(err).toMatch(message);
   });
 
+  it("tells that a module does not load, and why", async () => {
+    const module = join(folder, "unfinished.mjs");
+    writeFileSync(module, "export function environment( {");
+    const { code, err } = await run("rl", "--env", module, "--runs", join(folder, "none"));
+    expect(code).toBe(2);
+    expect(err).toMatch(/expected a module that can be loaded, got .*unfinished\.mjs/s);
+    expect(err).not.toMatch(/defect of longwave/);
+  });
+
   it("has help, and sends mistyped sub-commands to the right one", async () => {
     expect((await run("rl", "--help")).out).toMatch(/Learn from reward in an environment/);
     expect((await run("rl", "evalute")).err).toMatch(/Did you mean .*rl evaluate/);
+    expect((await run("rl", "CartPole-v1")).err).toMatch(/rl --help` lists what it takes/);
+    expect((await run("rl", "export", path, "-o", "policy.onnx")).err).toMatch(/Did you mean --output\?/);
+    expect((await run("rl", "export", path, "-q")).err).toMatch(/expected a known option/);
   });
 });
 

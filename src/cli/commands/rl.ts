@@ -12,7 +12,7 @@ import { followTraining, resumable } from "../training-run.ts";
 async function execute(options: z.output<typeof controlRunSchema>, context: CommandContext): Promise<void> {
   const evaluations: Record<string, number>[] = [];
   let seeds: string | undefined;
-  let isFinished = false;
+  let reached: number | undefined;
   let best: string | undefined;
   const folder = await followTraining(
     { ...context, openRuntime: (runtime = {}) => context.openRuntime({ threads: context.threads ?? 1, ...runtime }) },
@@ -29,15 +29,15 @@ async function execute(options: z.output<typeof controlRunSchema>, context: Comm
       onEvent: (event) => {
         if (event.kind === "evaluation") evaluations.push(event.metrics);
         if (event.kind === "stage" && event.name === "seeds") seeds = event.message;
-        if (event.kind === "stage" && event.name === "finished") isFinished = true;
+        if (event.kind === "stage" && event.name === "finished") reached = event.metrics?.environmentSteps ?? options.steps;
         if (event.kind === "run-end")
           best = event.best ? `${formatMetric(event.best.value)} at environment step ${event.best.step}` : undefined;
       },
     },
   );
   const { program } = context;
-  if (isFinished) {
-    context.print(`train it further:  ${program} rl --resume ${folder} --steps ${2 * options.steps}`);
+  if (reached !== undefined) {
+    context.print(`train it further:  ${program} rl --resume ${folder} --steps ${2 * Math.max(reached, options.steps)}`);
     return;
   }
   const last = evaluations.at(-1);
@@ -77,7 +77,12 @@ function withUsualValues(command: Command): Command {
   return {
     ...command,
     execute: (layers, context) => {
-      const given = Object.assign({}, ...layers.map(({ values }: SettingsLayer) => values)) as Record<string, unknown>;
+      // Flags that were not given are there as undefined, and must not hide what a configuration file says.
+      const given = Object.fromEntries(
+        layers
+          .flatMap(({ values }: SettingsLayer) => Object.entries(values as Record<string, unknown>))
+          .filter(([, value]) => value !== undefined),
+      );
       const values = controlDefaults(given);
       return command.execute([{ values, locate: () => "the usual settings" }, ...layers], context);
     },
