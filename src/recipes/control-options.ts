@@ -17,8 +17,11 @@ export const controlRunSchema = z.strictObject({
     .string()
     .min(1)
     .default("CartPole-v1")
-    .describe("Environment by its id, or a .js or .mjs module with a function `environment` that makes one"),
-  envOptions: z.record(z.string(), z.json()).default({}).describe("Options of the environment, as JSON"),
+    .describe("Environment by its id, or a .js or .mjs module with a function `environment(index, options)` that makes one"),
+  envOptions: z
+    .record(z.string(), z.json())
+    .default({})
+    .describe("Options of the environment, as JSON; a module's function gets them as its second argument"),
   workers: z.int().nonnegative().max(1024).default(0).describe("Threads that step environments; 0: the main one"),
   hyperparameters: z
     .enum(hyperparameterSources)
