@@ -464,9 +464,13 @@ export class DecoderRunner {
   }
 
   #refuseUse(): void {
-    if (this.#disposed) throw new BackendError("DecoderRunner: this runner was disposed");
+    this.#refuseDisposed();
     if (this.#reading)
       throw new BackendError("DecoderRunner: expected no other call while a prompt is read, got one", { hint: "Await the first one." });
+  }
+
+  #refuseDisposed(): void {
+    if (this.#disposed) throw new BackendError("DecoderRunner: this runner was disposed");
   }
 
   #reserve(length: number): void {
@@ -561,6 +565,8 @@ export class DecoderRunner {
   }
 
   #compile(batch: number, time: Dim, rows: Dim, kind?: "tree" | "prompt"): AnyProgram {
+    // In the middle of a prompt: nobody would dispose of the program.
+    this.#refuseDisposed();
     const isTree = kind === "tree";
     const specs = inputSpecs(this.#model, batch, time, rows, this.#positions, isTree);
     const { weights, profile } = this.#options;
