@@ -213,7 +213,7 @@ export function unknownOption(name: string, names: readonly string[], suffix = "
     names.find((candidate) => nearest(last, [candidate.split(".").at(-1) ?? ""]) !== undefined);
   const expected = guess === undefined ? "a known option" : `\`${guess}\``;
   return new UsageError(`option \`${name}\`: expected ${expected}, got an unknown name${suffix}`, {
-    hint: guess === undefined ? `The options are: ${names.join(", ")}.` : `Did you mean \`${guess}\`?`,
+    hint: guess === undefined ? `The options are: ${names.join(", ")}.` : `Did you mean \`${guess}\`${suffix}?`,
   });
 }
 
