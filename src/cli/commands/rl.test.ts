@@ -81,6 +81,12 @@ describe("rl", () => {
     });
   });
 
+  it("names a wrong key of a configuration file as it should stand there", async () => {
+    const file = join(folder, "flags.yaml");
+    writeFileSync(file, "num-envs: 2\n");
+    expect((await run("rl", "--config", file)).err).toMatch(/expected `numEnvs`.*\nhint: Did you mean `numEnvs` \(flags\.yaml:1\)\?/);
+  });
+
   it("goes on with a run", async () => {
     const { code, out, err } = await run("rl", "--resume", path, "--steps", "192");
     expect(err).toBe("");
@@ -120,6 +126,7 @@ describe("rl", () => {
       join(folder, "seeds"),
     );
     expect(code).toBe(0);
+    expect(out).toMatch(/^mean return, seed 1 +[\d.]+ ± .*\nbest evaluation, seed 1 .*\n2 seeds: mean return/m);
     expect(out).toMatch(/2 seeds: mean return [\d.]+, interquartile mean [\d.]+ \(95 % [\d.]+ to [\d.]+\)/);
     const names = readdirSync(join(folder, "seeds"));
     expect(names.filter((name) => name.includes("seed0"))).toHaveLength(1);

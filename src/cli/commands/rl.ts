@@ -42,12 +42,14 @@ async function execute(options: z.output<typeof controlRunSchema>, context: Comm
   }
   const last = evaluations.at(-1);
   const rows: string[][] = [];
+  // Of several runs the last one is described; the line of the seeds is about all.
+  const which = seeds === undefined ? "" : `, seed ${options.seed + options.seeds - 1}`;
   if (last)
     rows.push([
-      "mean return",
+      `mean return${which}`,
       `${formatMetric(last["eval/mean_reward"])} ± ${formatMetric(last["eval/std_reward"])} over ${options.evaluationEpisodes} episode${options.evaluationEpisodes === 1 ? "" : "s"}`,
     ]);
-  if (best !== undefined) rows.push(["best evaluation", best]);
+  if (best !== undefined) rows.push([`best evaluation${which}`, best]);
   context.print();
   if (rows.length > 0) context.print(table(rows).trimEnd());
   if (seeds !== undefined) context.print(seeds);
