@@ -15,7 +15,7 @@ export interface EpisodeFrame {
   readonly action: readonly number[];
   /** Reward of that action. */
   readonly reward: number;
-  /** What the value network expects from here. */
+  /** What the value network expects from here: discounted, in units of the rewards of training, which may be normalised. */
   readonly value: number;
 }
 
@@ -113,7 +113,7 @@ export function episodePage(
 </div>
 <p id="facts" aria-live="off"></p>
 <canvas id="curve" width="960" height="160" role="img" aria-label="Reward so far and expected value, step by step"></canvas>
-<p class="legend"><span class="reward">reward so far</span> <span class="value">value that the policy expects</span></p>
+<p class="legend"><span class="reward">reward so far</span> <span class="value">value that the policy expects: discounted, in units of the rewards it was trained on</span></p>
 </main>
 <script id="data" type="application/json">${json}</script>
 <script>${script}</script>
@@ -175,7 +175,7 @@ function draw() {
   const isEnd = at === episode.length;
   facts.textContent = "Step " + at + " of " + episode.length + ", reward so far " + sum.toPrecision(4) +
     (isEnd ? ". The episode " + (episode.end === "terminated" ? "ended" : "was cut") + ": return " + episode.return
-           : ", expected from here " + frame.value + ", action " + frame.action.join(", "));
+           : ", value " + frame.value + ", action " + frame.action.join(", "));
   place.value = at;
   drawCurve();
 }
