@@ -23,8 +23,8 @@ interface Piece {
 }
 
 /**
- * Rows of whole texts, as many as fit, those that are too long cut at the end. Places of prompts do not count (but see `promptWeight`), nor those whose token
- * the draft model does not have.
+ * Rows of whole texts, as many as fit, those that are too long cut at the end. Places of prompts do not count (but see `promptWeight`). Where the draft
+ * model does not have what was said there is nothing to learn, but the place counts: the draft is wrong.
  * @throws DataError when there is no answer in any text.
  */
 export function draftRows(texts: readonly WrittenText[], vocabulary: TrimmedVocabulary, options: DraftRowsOptions): DistillationRows {
@@ -34,11 +34,12 @@ export function draftRows(texts: readonly WrittenText[], vocabulary: TrimmedVoca
     throw new DataError("texts: expected answers to learn from, got none", { hint: "Let the model write more texts." });
   let memory: Parameters<DistillationRows["bind"]>[0] | undefined;
 
-  /** What the place after token `at` of a text is told of, written at `offset`. False where nothing can be learnt. */
+  /** What the place after token `at` of a text is told of, written at `offset`. False where it is no answer's. */
   const tell = ({ ids, promptLength, topIds, topLogProbs }: WrittenText, at: number, offset: number): boolean => {
+    const isAnswer = at + 1 >= promptLength;
     const said = vocabulary.toDraft[ids[at + 1]];
-    if (said < 0 || !memory) return false;
-    if (at + 1 < promptLength) {
+    if (said < 0 || !memory) return isAnswer;
+    if (!isAnswer) {
       memory.ids[offset] = said;
       memory.weights[offset] = promptWeight;
       return false;

@@ -255,12 +255,12 @@ test("rows tell of answers alone, with what the model thought of them", () => {
     pad: () => {},
   };
   rows.fill(0, writer as never, 0);
-  // The prompt's place does not count, nor does that of 9, which the draft model does not know.
+  // The prompt's place does not count. That of 9, which the draft model does not know, does: its draft will be wrong.
   expect(seen).toEqual([
     [3, 1, 0],
     [1, 2, 1],
     [2, 0, 1],
-    [0, 3, 0],
+    [0, 3, 1],
   ]);
   // 7 was said with 0.6 of 0.8: 0.5 · 0.75 + 0.5. 9 is unknown.
   expect([...memory.weights.subarray(2, 4)]).toEqual([Math.fround(0.875), 0]);

@@ -27,6 +27,7 @@ import { gradients } from "../tensor/gradient.ts";
 import type { Tensor } from "../tensor/graph.ts";
 import { logSoftmax } from "../tensor/norm.ts";
 import { argmax } from "../tensor/reduce.ts";
+import { slice } from "../tensor/shape.ts";
 import { mapTree } from "../tensor/tree.ts";
 import type { TrainableDecoder } from "./decoder-program.ts";
 import { fusedRows, withAdamWForEmbeddings } from "./language-model.ts";
@@ -234,7 +235,8 @@ class DraftEvaluation {
       backend,
       (inputs): EvaluationOutputs => {
         const { loss, logits, chances } = distillationLoss(decoder, inputs as unknown as Traced);
-        return { loss, best: argmax(logits), chances };
+        // Ids from the padding's on stand for tokens that cannot be drafted.
+        return { loss, best: argmax(slice(logits, 1, 0, rows.padding)), chances };
       },
       inputSpecs(decoder, batchSize, rows),
       { name: "draft model evaluation" },
@@ -254,19 +256,19 @@ class DraftEvaluation {
     const { targets, lossMask } = batch;
     const { length, top } = this.#rows;
     const [reached, accepted] = [new Float64Array(walkDrafts), new Float64Array(walkDrafts)];
-    let [loss, places, right, overlap, steps, tokens] = [0, 0, 0, 0, 0, 0];
+    let [loss, weight, places, right, overlap, steps, tokens] = [0, 0, 0, 0, 0, 0, 0];
     for (const _ of evaluationBatches(this.#rows, batch, { batchSize: this.#batchSize, maxBatches })) {
       await this.#call.runAsync();
       const isRight = (at: number): boolean => Number(outputs.best.data[at]) === Number(targets[at]);
-      let here = 0;
+      const here = inputs.weights.data.reduce((sum, one) => sum + one, 0);
+      if (here > 0) loss += Number(outputs.loss.data[0]) * here;
+      weight += here;
       for (let at = 0; at < lossMask.length; at++) {
         if (lossMask[at] === 0) continue;
-        here++;
+        places++;
         if (isRight(at)) right++;
         for (let k = at * top; k < (at + 1) * top; k++) overlap += Math.min(probabilities[k], outputs.chances.data[k]);
       }
-      loss += Number(outputs.loss.data[0]) * here;
-      places += here;
       for (let row = 0; row < this.#batchSize; row++) {
         const end = (row + 1) * length;
         for (let at = row * length; at < end; ) {
@@ -290,7 +292,7 @@ class DraftEvaluation {
       }
     }
     return {
-      loss: loss / places,
+      loss: loss / weight,
       agreement: right / places,
       overlap: overlap / places,
       tokensPerStep: tokens / steps,
