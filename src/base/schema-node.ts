@@ -110,7 +110,9 @@ export function expectation(node: Node): string {
       return node.minLength !== undefined && node.minLength > 0 ? "a non-empty string" : "a string";
     case "list": {
       const types = itemTypesOf(node);
-      const nouns = types.length === 0 ? "values" : types.map((type) => plurals[type]).join(" or ");
+      const choices = typeof node.items === "object" ? choicesOf(node.items) : [];
+      const plain = types.length === 0 ? "values" : types.map((type) => plurals[type]).join(" or ");
+      const nouns = choices.length > 1 ? `${plain} out of ${choices.join(", ")}` : plain;
       if (node.prefixItems) return `a list of ${node.prefixItems.length} ${nouns}`;
       if (node.minItems === 1) return `a non-empty list of ${nouns}`;
       return node.minItems !== undefined && node.minItems > 0 ? `a list of at least ${node.minItems} ${nouns}` : `a list of ${nouns}`;

@@ -5,7 +5,6 @@ import { parseOptions } from "../base/schema.ts";
 import { loopSchema } from "../engine/index.ts";
 import { algorithmDefaults, type ControlAlgorithm, type ControlOptions, controlAlgorithms, controlSchema } from "../rl/control/options.ts";
 import { type ControlStyle, controlStyles, presetOptions, zooEntry } from "../rl/control/zoo.ts";
-import { locateRun } from "./pretrain-options.ts";
 import { savedSettingsOf } from "./training-run.ts";
 
 const { logEvery, keepLast, checkpointSeconds, onNotFinite } = loopSchema.shape;
@@ -76,4 +75,4 @@ export const parseControlRun = (options: ControlRunOptions): ControlRunSettings 
  * The settings that a run was started with, to go on with them: `control({ ...savedControlSettings(path), resume: path })`.
  * @throws CheckpointError when there is no run at `path`.
  */
-export const savedControlSettings = (path: string): ControlRunOptions => savedSettingsOf(controlRunSchema, locateRun(path).run);
+export const savedControlSettings = (path: string): ControlRunOptions => savedSettingsOf(controlRunSchema, path);

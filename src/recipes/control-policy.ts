@@ -7,8 +7,7 @@ import type { EpisodeResult } from "../rl/control/evaluation.ts";
 import { type ControlPolicy, loadControlPolicy } from "../rl/control/policy-file.ts";
 import type { Backend } from "../runtime/backend.ts";
 import { openNamedEnvironments } from "./control-source.ts";
-import { locateRun } from "./pretrain-options.ts";
-import { openFormer } from "./training-run.ts";
+import { locateRun, openFormer } from "./training-run.ts";
 
 /** A policy that was found by the path of a run folder, a checkpoint or the folder of a saved policy. */
 export interface LocatedPolicy {

@@ -12,8 +12,7 @@ import type { Backend } from "../runtime/backend.ts";
 import { type ControlRunOptions, type ControlRunSettings, parseControlRun } from "./control-options.ts";
 import { environmentName, openNamedEnvironments, thresholdOf } from "./control-source.ts";
 import { machineArtifact, stage, warning } from "./events.ts";
-import { locateRun } from "./pretrain-options.ts";
-import { openFormer, recordOf, settingsOf } from "./training-run.ts";
+import { locateRun, openFormer, recordOf, settingsOf } from "./training-run.ts";
 
 export interface ControlContext {
   backend: Backend;

@@ -2,7 +2,6 @@
 import { z } from "zod";
 import { loopSchema } from "../engine/index.ts";
 import { groupPolicySchema, type RewardInput } from "../rl/index.ts";
-import { locateRun } from "./pretrain-options.ts";
 import { savedSettingsOf } from "./training-run.ts";
 
 const { logEvery, keepLast, onNotFinite, checkpointSeconds, earlyStopping } = loopSchema.shape;
@@ -67,4 +66,4 @@ export type GrpoOptions = Omit<z.input<typeof grpoSchema>, "prompts" | "rewards"
  * records and rewards given as functions are not among them: give them again.
  * @throws CheckpointError when there is no run at `path`.
  */
-export const savedGrpoSettings = (path: string): GrpoOptions => savedSettingsOf(grpoSchema, locateRun(path).run);
+export const savedGrpoSettings = (path: string): GrpoOptions => savedSettingsOf(grpoSchema, path);

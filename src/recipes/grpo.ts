@@ -25,10 +25,9 @@ import { loadTokenizer, type Tokenizer } from "../text/index.ts";
 import { stage, warning } from "./events.ts";
 import { type GrpoOptions, type GrpoSettings, grpoSchema, type PromptRecord } from "./grpo-options.ts";
 import { copyTokenizer, resolveModel, tokenizerBeside } from "./model-source.ts";
-import { locateRun } from "./pretrain-options.ts";
 import { encodePrompts, fingerprintOf, readPrompts, splitPrompts, storyPrompts } from "./prompt-source.ts";
 import { openRewards } from "./reward-source.ts";
-import { isComplete, loopSettingsOf, openFormer, recordOf, settingsOf } from "./training-run.ts";
+import { isComplete, locateRun, loopSettingsOf, openFormer, recordOf, settingsOf } from "./training-run.ts";
 
 export interface GrpoContext {
   backend: Backend;

@@ -26,7 +26,6 @@ export { copyTokenizer, resolveModel, tokenizerBeside } from "./model-source.ts"
 export { tokenise } from "./prepare-data.ts";
 export { type PretrainContext, pretrain } from "./pretrain.ts";
 export {
-  locateRun,
   type PretrainOptions,
   type PretrainSettings,
   parseSavedSettings,
@@ -45,3 +44,4 @@ export { type LoadOptions, load, TextModel, type TextOptions, type TextResult } 
 export { storiesModel, type TourContext, type TourOptions, type TourPart, tour, tourParts, tourSchema } from "./tour.ts";
 export { type TrainDrafterContext, trainDrafter } from "./train-drafter.ts";
 export { savedDrafterSettings, type TrainDrafterOptions, tourAccelerateOptions, trainDrafterSchema } from "./train-drafter-options.ts";
+export { locateRun } from "./training-run.ts";

@@ -1,6 +1,4 @@
 // Settings of pretraining: one schema, from which flags, help and validation come; and what follows from them.
-import { existsSync } from "node:fs";
-import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { parseOptions } from "../base/schema.ts";
 import { sourceSchema } from "../data/index.ts";
@@ -88,18 +86,11 @@ export type PretrainSettings = z.output<typeof pretrainSchema>;
 export const recordedSettings = (settings: PretrainSettings, steps: number, more: { corpus?: string } = {}): JsonRecord =>
   recordOf(settings, { steps, ...more }, ["cache", "epochs", "tokens", "fitSeconds"]);
 
-/** The run that `resume` names, and the checkpoint in it: its latest one unless the path is of another. */
-export function locateRun(path: string): { run: string; checkpoint: string } {
-  const folder = resolve(path);
-  const isCheckpoint = basename(dirname(folder)) === "checkpoints" && existsSync(join(folder, "trainer.json"));
-  return isCheckpoint ? { run: dirname(dirname(path)), checkpoint: basename(folder) } : { run: path, checkpoint: "auto" };
-}
-
 /**
- * The settings that a run was started with, to go on with them: `pretrain({ ...savedSettings(path), resume: path })`.
+ * The settings that a run goes on with: `pretrain({ ...savedSettings(path), resume: path })`.
  * @throws CheckpointError when there is no run at `path`.
  */
-export const savedSettings = (path: string): Partial<PretrainOptions> => savedSettingsOf(pretrainSchema, locateRun(path).run);
+export const savedSettings = (path: string): Partial<PretrainOptions> => savedSettingsOf(pretrainSchema, path);
 
 /** The same, complete and checked. @throws CheckpointError, UsageError for a run of another version with other settings. */
 export const parseSavedSettings = (path: string): PretrainSettings => parseOptions(pretrainSchema, savedSettings(path)) as PretrainSettings;
@@ -154,5 +145,11 @@ export function fittedSettings<S extends PretrainSettings>(
   const scaled = (every: number): number => (every === 0 ? 0 : Math.max(1, Math.ceil((every * fitting) / steps)));
   const { evaluateEvery, sampleEvery, checkpointEvery } = settings;
   const every = { evaluateEvery: scaled(evaluateEvery), sampleEvery: scaled(sampleEvery), checkpointEvery: scaled(checkpointEvery) };
-  return { settings: { ...settings, ...every }, steps: fitting };
+  // A warm-up in steps shrinks with the run; one below 1 is a share of it already.
+  const { schedule } = settings;
+  const warmup =
+    "warmupSteps" in schedule && schedule.warmupSteps !== undefined && schedule.warmupSteps >= 1
+      ? { warmupSteps: scaled(schedule.warmupSteps) }
+      : {};
+  return { settings: { ...settings, ...every, schedule: { ...schedule, ...warmup } }, steps: fitting };
 }

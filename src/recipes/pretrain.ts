@@ -36,7 +36,6 @@ import { prepareTokenizer, tokenise, tokenizerFolder } from "./prepare-data.ts";
 import {
   fittedSettings,
   ignoredSettings,
-  locateRun,
   type PretrainOptions,
   type PretrainSettings,
   pretrainSchema,
@@ -44,7 +43,7 @@ import {
   stepsOf,
 } from "./pretrain-options.ts";
 import { Sampler } from "./sampler.ts";
-import { isComplete, loopSettingsOf, openFormer, settingsOf } from "./training-run.ts";
+import { isComplete, locateRun, loopSettingsOf, openFormer, settingsOf } from "./training-run.ts";
 
 export interface PretrainContext {
   backend: Backend;

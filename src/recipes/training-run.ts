@@ -1,8 +1,19 @@
 // What recipes that train share: the part of their settings that is the loop's or a trainer's, what a run records of them, and the run that
 // is gone on with.
+import { existsSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
 import type { z } from "zod";
-import { CheckpointError } from "../base/errors.ts";
-import { type JsonRecord, type LoopSettings, loopSchema, openRunDirectory, type RunDirectory, type RunEvent } from "../engine/index.ts";
+import { CheckpointError, FormatError } from "../base/errors.ts";
+import {
+  type Checkpoint,
+  type JsonRecord,
+  type LoopSettings,
+  loopSchema,
+  openRunDirectory,
+  type RunDirectory,
+  type RunEvent,
+  readCheckpoint,
+} from "../engine/index.ts";
 
 /** Of the place and the start of a run, not of what it computes: not recorded, and free to differ at resume. */
 const notRecorded = ["resume", "runs", "name"];
@@ -27,9 +38,37 @@ export function recordOf(
   return JSON.parse(JSON.stringify({ ...Object.fromEntries(recorded), ...more })) as JsonRecord;
 }
 
-/** The settings that a run was started with. @throws CheckpointError when there is no run at `path`. */
-export const savedSettingsOf = <S extends z.ZodObject>(schema: S, path: string): Partial<z.input<S>> =>
-  settingsOf(schema, openRunDirectory(path).config) as Partial<z.input<S>>;
+/**
+ * The settings that a run goes on with: those of its newest checkpoint (or the one that is named), which has what an earlier resume changed;
+ * before the first one those that it was started with.
+ * @throws CheckpointError when there is no run at `path`.
+ */
+export function savedSettingsOf<S extends z.ZodObject>(schema: S, path: string): Partial<z.input<S>> {
+  const located = locateRun(path);
+  const run = openRunDirectory(located.run);
+  const checkpoint = located.checkpoint === "auto" ? newestReadable(run) : readCheckpoint(path);
+  return settingsOf(schema, { ...run.config, ...checkpoint?.config }) as Partial<z.input<S>>;
+}
+
+/** The run that `resume` names, and the checkpoint in it: its latest one unless the path is of another. */
+export function locateRun(path: string): { run: string; checkpoint: string } {
+  const folder = resolve(path);
+  const isCheckpoint = basename(dirname(folder)) === "checkpoints" && existsSync(join(folder, "trainer.json"));
+  return isCheckpoint ? { run: dirname(dirname(path)), checkpoint: basename(folder) } : { run: path, checkpoint: "auto" };
+}
+
+/** The checkpoint that a resume will take, as far as its manifest tells. */
+function newestReadable({ checkpoints }: RunDirectory): Checkpoint | undefined {
+  for (const step of checkpoints.steps().reverse()) {
+    try {
+      return readCheckpoint(checkpoints.pathOf(step));
+    } catch (error) {
+      // The resume passes over it too, with a warning.
+      if (!(error instanceof CheckpointError || error instanceof FormatError)) throw error;
+    }
+  }
+  return undefined;
+}
 
 /**
  * The run to go on with. Its settings are compared by the loop, against its latest checkpoint.

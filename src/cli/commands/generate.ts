@@ -153,7 +153,11 @@ export const generate = defineCommand({
       }
       speculation = event.speculation;
       if (event.reason === "length" && (rules || options.chat)) cut = "cut at --max-new-tokens";
-      if (event.reason === "context") cut = "the context is full: give a larger --context";
+      if (event.reason === "context")
+        cut =
+          model.runner.capacity < model.config.contextLength
+            ? "the context is full: give a larger --context"
+            : "the context of the model is full";
       results[event.request] = {
         text: event.text,
         ids: event.ids,

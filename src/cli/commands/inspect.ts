@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { type CommandContext, defineCommand } from "../command.ts";
 import { describeModel, type ModelDescription, type TensorDescription } from "../model-description.ts";
+import { resolveModel } from "../model-folder.ts";
 import { formatBytes, formatCount, printable } from "../render/format.ts";
 import { table } from "../render/table.ts";
 
@@ -11,17 +12,20 @@ export const inspect = defineCommand({
   description:
     "Reads a checkpoint folder, a safetensors file (or its index of shards), a .gguf or a llama2.c .bin file. Only headers are read.",
   schema: z.object({
-    model: z.string().min(1).describe("Checkpoint folder, .safetensors file, index of shards, .gguf or llama2.c .bin file."),
+    model: z
+      .string()
+      .min(1)
+      .describe("Checkpoint folder, run folder (its latest checkpoint), .safetensors file, index of shards, .gguf or llama2.c .bin file."),
     all: z.boolean().default(false).describe("List every tensor instead of one line for equal tensors of all layers."),
   }),
   positionals: ["model"],
   hasJson: true,
   examples: [
-    { command: "inspect runs/a/checkpoints/latest", note: "architecture, parameters by group, shapes" },
+    { command: "inspect runs/a", note: "architecture, parameters by group, shapes" },
     { command: "inspect model.safetensors --all", note: "every tensor on its own line" },
   ],
   run: async ({ model, all }, context) => {
-    const description = describeModel(model);
+    const description = describeModel(resolveModel(model));
     if (context.json) context.printJson(description);
     else print(description, all, context);
   },

@@ -70,7 +70,7 @@ export const quantize = defineCommand({
         Object.assign(result, { before, after });
         if (!context.json) {
           context.print(
-            `perplexity on ${before.tokens} tokens: ${before.perplexity.toFixed(3)} before, ${after.perplexity.toFixed(3)} after`,
+            `perplexity on ${before.tokens} tokens of ${data ?? "State of the Union addresses"}: ${before.perplexity.toFixed(3)} before, ${after.perplexity.toFixed(3)} after`,
           );
           context.print(`loss: ${before.loss.toFixed(4)} and ${after.loss.toFixed(4)} nats a token`);
         }
