@@ -87,7 +87,7 @@ describe("quantize", () => {
     expect(err).toBe("");
     expect(code).toBe(0);
     expect(out).toMatch(/^.*smollm2: weights of [\d.]+ KiB \(f32\) become about [\d.]+ KiB \(q4_0\)\n/);
-    expect(out).toMatch(/perplexity on 39 tokens: [\d.]+ before, [\d.]+ after\n/);
+    expect(out).toMatch(/perplexity on 39 tokens of State of the Union addresses: [\d.]+ before, [\d.]+ after\n/);
     const json = await run("quantize", chatModel, at("q5.gguf"), "--type", "q5_0", "--tokens", "0", "--json");
     expect(JSON.parse(json.out)).toMatchObject({ type: "q5_0", path: at("q5.gguf"), sourceBytes: expect.any(Number) });
   });

@@ -22,7 +22,7 @@ async function execute(options: z.output<typeof grpoSchema>, context: CommandCon
   context.print(context.phrase(summary.text()).trimEnd());
   context.print();
   context.print(`generate from it:  ${program} generate ${folder}`);
-  context.print(`train it further:  ${program} grpo --resume ${folder} --steps N   (N: above the steps it has)`);
+  context.print(`train it further:  ${program} grpo --resume ${folder} --steps N`);
   context.print(`look at the run:   ${program} report ${folder}`);
 }
 

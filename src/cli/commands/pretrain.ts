@@ -23,7 +23,7 @@ async function execute(options: z.output<typeof pretrainSchema>, context: Comman
   context.print(context.phrase(summary.text()).trimEnd());
   context.print();
   context.print(`generate from it:  ${program} generate ${folder} --prompt ${JSON.stringify(options.samplePrompt)}`);
-  context.print(`train it further:  ${program} pretrain --resume ${folder} --steps N   (N: above the steps it has)`);
+  context.print(`train it further:  ${program} pretrain --resume ${folder} --steps N`);
   context.print(`look at the run:   ${program} report ${folder}   (or tensorboard --logdir ${folder})`);
 }
 
