@@ -40,10 +40,6 @@ export async function followTraining(
   };
   try {
     for await (const event of start({ backend, signal: context.signal, onRun })) {
-      if (event.kind === "run-start" && event.resumedFrom !== undefined && event.step >= event.total)
-        context.stderr.write(
-          `nothing is left to train: the run is at step ${event.step}, and ${event.total} were asked for. Set --steps above ${event.step} to go on.\n`,
-        );
       progress.handle(shown(event));
       onEvent(event);
     }

@@ -50,3 +50,14 @@ describe.each<[string, RunnerOptions]>([
     for (const [i, ids] of results.entries()) expect(ids).toEqual(golden.cases[i % requests.length].greedy.slice(0, mixed[i].maxNewTokens));
   });
 });
+
+test("an end of sequence that sampling options leave open is that of the request", async () => {
+  using runner = new DecoderRunner(backend, model);
+  const { ids, greedy: expected } = golden.cases[0];
+  // The third token of the text ends it, but not before the sixth.
+  const request = { ids, maxNewTokens: 12, eosTokenIds: [expected[2]] };
+  expect((await complete(runner, { ...request, sampling: greedy }, { tokenizer })).ids).toEqual(expected.slice(0, 2));
+  const kept = await complete(runner, { ...request, sampling: { ...greedy, eosTokenId: undefined, minNewTokens: 6 } }, { tokenizer });
+  expect(kept.ids.length).toBeGreaterThanOrEqual(6);
+  expect(kept.ids.slice(0, 6)).not.toContain(expected[2]);
+});

@@ -59,7 +59,8 @@ export class Sequence {
     const eos = request.eosTokenIds ?? eosOf(tokenizer);
     this.#eos = new Set(eos);
     this.processor = createProcessor(
-      { eosTokenId: [...eos], ...request.sampling },
+      // What is undefined there was not given.
+      { ...request.sampling, eosTokenId: request.sampling?.eosTokenId ?? [...eos] },
       {
         vocabularySize: vocabSize,
         ...(request.grammar && { grammar: request.grammar }),

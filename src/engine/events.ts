@@ -72,6 +72,7 @@ export type WarningCode =
   | "checkpoint-unreadable"
   | "checkpoints-abandoned"
   | "settings-changed"
+  | "nothing-left"
   | "not-finite"
   | "sink-failed"
   | "other";

@@ -237,6 +237,15 @@ describe("interruption and resume", () => {
     expect(resumed.weights).toEqual(whole.weights);
   });
 
+  test("a resume with nothing left to do says so, in the units of the run", async () => {
+    await play(new ToyTrainable(), { steps: 4, stepSize: 10, checkpoints });
+    const { events } = await play(new ToyTrainable(), { steps: 3, stepSize: 10, checkpoints, resume: "latest" });
+    expect(ofKind(events, "warning").map(({ code, message }) => [code, message])).toEqual([
+      ["nothing-left", "nothing is left to train: the run is at step 40, and 30 were asked for"],
+    ]);
+    expect(ofKind(events, "step")).toEqual([]);
+  });
+
   test("a truncated checkpoint is passed over with a warning that names the file", async () => {
     await play(new ToyTrainable(), { steps: 6, checkpointEvery: 2, checkpoints });
     truncateSync(join(checkpoints.pathOf(6), "optimiser.bin"), 100);

@@ -78,7 +78,14 @@ export async function* runLoop(trainable: Trainable, options: LoopOptions, signa
     stepSeconds: 0,
   };
   yield stamp(run, { kind: "run-start", ...(from && { resumedFrom: from.path }), ...(options.config && { config }) });
-  for (const warning of resumed?.warnings ?? []) yield stamp(run, { kind: "warning", ...warning });
+  for (const found of resumed?.warnings ?? []) yield stamp(run, { kind: "warning", ...found });
+  if (from && run.step >= settings.steps)
+    yield warning(
+      run,
+      "nothing-left",
+      `nothing is left to train: the run is at step ${counted(run)}, and ${settings.steps * stepSize} were asked for`,
+      `Set steps above ${counted(run)} to go on.`,
+    );
   let reason: EndReason;
   try {
     reason = yield* runToEnd(run, signal);

@@ -10,6 +10,15 @@ test("a slow machine takes the steps that fit, and what is due comes in proporti
   expect(fitted.settings).toMatchObject({ evaluateEvery: 25, sampleEvery: 0, checkpointEvery: 10 });
 });
 
+test("a warm-up of so many steps becomes shorter too; one that is a share stays one", () => {
+  const slow = { flopsPerStep: 1e9, peakFlops: 1e9 };
+  const warmup = (warmupSteps: number) =>
+    fittedSettings({ ...settings, schedule: { kind: "cosine-warmup-with-min-lr", warmupSteps } } as PretrainSettings, 450, slow).settings
+      .schedule;
+  expect(warmup(45)).toMatchObject({ warmupSteps: 5 });
+  expect(warmup(0.1)).toMatchObject({ warmupSteps: 0.1 });
+});
+
 test("a fast machine, no limit and a resumed run take all", () => {
   const slow = { flopsPerStep: 1e9, peakFlops: 1e9 };
   expect(fittedSettings(settings, 450, { flopsPerStep: 1e9, peakFlops: 1e11 })).toEqual({ settings, steps: 450 });
