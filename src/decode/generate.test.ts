@@ -57,7 +57,7 @@ test("an end of sequence that sampling options leave open is that of the request
   // The third token of the text ends it, but not before the sixth.
   const request = { ids, maxNewTokens: 12, eosTokenIds: [expected[2]] };
   expect((await complete(runner, { ...request, sampling: greedy }, { tokenizer })).ids).toEqual(expected.slice(0, 2));
-  const kept = await complete(runner, { ...request, sampling: { ...greedy, eosTokenId: undefined, minNewTokens: 6 } }, { tokenizer });
+  const kept = await complete(runner, { ...request, sampling: { ...greedy, eosTokenId: [], minNewTokens: 6 } }, { tokenizer });
   expect(kept.ids.length).toBeGreaterThanOrEqual(6);
   expect(kept.ids.slice(0, 6)).not.toContain(expected[2]);
 });

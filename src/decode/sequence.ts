@@ -5,6 +5,7 @@ import type { StreamDecoder } from "../text/index.ts";
 import type { FinishReason, GenerateOptions, GenerationEvent, GenerationRequest, TokenEvent } from "./generate.ts";
 import type { DecoderRunner } from "./runner.ts";
 import { tokenLogProbability, topLogProbabilities } from "./sampling/log-probabilities.ts";
+import { listOf } from "./sampling/options.ts";
 import { createProcessor, type Processor } from "./sampling/processor.ts";
 import { type SamplingKey, tokenUniform } from "./sampling/sample.ts";
 import { createStopStringMatcher, type StopStringMatcher } from "./stop-strings.ts";
@@ -59,8 +60,8 @@ export class Sequence {
     const eos = request.eosTokenIds ?? eosOf(tokenizer);
     this.#eos = new Set(eos);
     this.processor = createProcessor(
-      // What is undefined there was not given.
-      { ...request.sampling, eosTokenId: request.sampling?.eosTokenId ?? [...eos] },
+      // Options that were parsed say [] where nothing was given.
+      { ...request.sampling, eosTokenId: hasEnd(request.sampling?.eosTokenId) ? request.sampling?.eosTokenId : [...eos] },
       {
         vocabularySize: vocabSize,
         ...(request.grammar && { grammar: request.grammar }),
@@ -134,3 +135,5 @@ function eosOf(tokenizer: GenerateOptions["tokenizer"]): readonly number[] {
   const eos = tokenizer?.specialIds.eos;
   return eos === undefined ? [] : Array.isArray(eos) ? eos : [eos];
 }
+
+const hasEnd = (ids: number | readonly number[] | null | undefined): boolean => listOf(ids ?? null).length > 0;
