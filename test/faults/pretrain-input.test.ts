@@ -326,6 +326,17 @@ describe("resume", () => {
     expect(again.code, again.err).toBe(0);
   });
 
+  test("what a resume changed holds from then on", async () => {
+    const copy = copyOfRun("changed");
+    const changed = await longwave(["pretrain", "--resume", copy, "--learning-rate", "5e-4", "--steps", "6"]);
+    expect(changed.out).toMatch(/resumed with other settings: .*--learning-rate \(saved [^,]*, given 0.0005\)/);
+    expect(changed.code, changed.err).toBe(0);
+    const plain = await longwave(["pretrain", "--resume", copy]);
+    expect(plain.out).not.toMatch(/other settings/);
+    expect(plain.out).toMatch(/nothing is left to train: the run is at step 6, and 6 were asked for/);
+    expect(plain.code, plain.err).toBe(0);
+  });
+
   test("data that was touched since", async () => {
     writeFileSync(at("touched.txt"), randomText(60, 2));
     const folder = folderOf(await pretrain("touched.txt", "--name", "touched"));
