@@ -1,42 +1,28 @@
 // Runs a decoder over a KV cache: prefill in chunks, one-token steps for one sequence or a batch of unequal lengths, trees of drafts.
 // Everything that a step needs is bound once; a step writes a few integers, runs, and leaves logits in memory that it owns.
 import { BackendError, UsageError } from "../base/errors.ts";
-import {
-  type CachedEmission,
-  decoderCached,
-  emissionFor,
-  readsPositions,
-  readsRotary,
-  treeEmissionFor,
-  treeReadsPositions,
-} from "../models/decoder/cached.ts";
-import { type DecoderConfig, rotaryWidth } from "../models/decoder/config.ts";
+import { type CachedEmission, emissionFor } from "../models/decoder/cached.ts";
+import type { DecoderConfig } from "../models/decoder/config.ts";
 import { bytesOfTree, type InferenceModel } from "../models/decoder/quantise.ts";
-import { floatMatrices, hasBytesAlone } from "../models/decoder/quantised-float.ts";
+import { hasBytesAlone } from "../models/decoder/quantised-float.ts";
 import type { Backend, ProfileEvent } from "../runtime/backend.ts";
-import { allocate, type TensorBuffer } from "../runtime/buffer.ts";
 import { KVCache } from "../runtime/kv-cache.ts";
 import { describeMachine } from "../runtime/machine.ts";
-import { compile, type Program, spec } from "../runtime/program.ts";
-import type { DType } from "../tensor/dtype.ts";
-import type { Dim } from "../tensor/graph.ts";
-import { flatten, mapTree } from "../tensor/tree.ts";
 import { floatPromptDefault } from "./float-prompt.ts";
 import { RotaryRows } from "./rotary-rows.ts";
 import {
-  allocateRows,
   type Call,
-  type RowBuffers,
   runLater,
   runNow,
-  SequenceCall,
+  type SequenceCall,
   type Steps,
   type TargetFeatures,
   type TargetRows,
-  TreeCall,
+  type TreeCall,
 } from "./runner-calls.ts";
+import { RunnerPrograms } from "./runner-programs.ts";
 import { StepCosts } from "./step-costs.ts";
-import { TreeShape } from "./token-tree.ts";
+import type { TreeShape } from "./token-tree.ts";
 
 export interface RunnerOptions {
   /** Sequences that are decoded together, B. Default 1. */
@@ -85,43 +71,8 @@ export interface RunnerMemory {
   cache: number;
 }
 
-type Inputs = ReturnType<typeof inputSpecs>;
-interface Outputs {
-  logits?: unknown;
-  hidden?: unknown;
-  layers?: unknown;
-  cache: unknown;
-}
-type AnyProgram = Program<Inputs, Outputs>;
-
-/** Inputs of a program over S new tokens with R rows; those of a tree besides. */
-function inputSpecs({ config, parameters }: InferenceModel, batch: number, time: Dim, rows: Dim, capacity: number, isTree: boolean) {
-  const layer = () => {
-    const shape = [batch, config.kvHeads, capacity, config.headWidth];
-    return { key: spec("f32", shape), value: spec("f32", shape) };
-  };
-  const turns = () => spec("f32", [batch, time, rotaryWidth(config) / 2]);
-  return {
-    parameters: mapTree(parameters.tree, (leaf) => spec(leaf.dtype as DType, leaf.shape)),
-    ids: spec("i32", [batch, time]),
-    positions: spec("i32", [batch, time]),
-    lengths: spec("i32", [batch]),
-    total: spec("i32", []),
-    rows: spec("i32", [rows]),
-    cache: Array.from({ length: config.layers }, layer),
-    ...(readsRotary(config) ? { rotary: { cosines: turns(), sines: turns() } } : {}),
-    ...(isTree
-      ? {
-          tree: { bias: spec("f32", [1, 1, time, time]), slots: spec("i32", [1, time]), before: spec("i64", [2]), after: spec("i64", [2]) },
-        }
-      : {}),
-  };
-}
-
 /** Tokens that are read at once. */
 const shortPart = 16;
-
-const noRows: RowBuffers = { buffers: new Map(), rows: { logits: new Float32Array(0) } };
 
 export class DecoderRunner {
   readonly config: DecoderConfig;
@@ -133,17 +84,9 @@ export class DecoderRunner {
   readonly exactBlock: number;
   /** What calls cost, learnt while speculating; kept from one request to the next. */
   readonly costs = new StepCosts();
-  /** Positions in memory. */
-  readonly #positions: number;
-  readonly #backend: Backend;
   readonly #model: InferenceModel;
   readonly #rotary: RotaryRows | undefined;
-  readonly #options: Required<Pick<RunnerOptions, "weights" | "emission" | "profile">>;
-  #sequenceProgram: AnyProgram | undefined;
-  #batchProgram: AnyProgram | undefined;
-  #treeProgram: AnyProgram | undefined;
-  /** Reads prompts, and writes nothing but the cache. */
-  #promptProgram: AnyProgram | undefined;
+  readonly #programs: RunnerPrograms;
   readonly #floatPromptFrom: number;
   readonly #prompts = new Map<number, SequenceCall>();
   readonly #single = new Map<number, Call>();
@@ -151,8 +94,6 @@ export class DecoderRunner {
   readonly #trees = new Map<number, TreeCall>();
   #batched: Call | undefined;
   #blockIds: Int32Array | undefined;
-  #features: TargetFeatures = {};
-  #disposed = false;
   /** An asynchronous call is on its way. */
   #reading = false;
 
@@ -172,7 +113,6 @@ export class DecoderRunner {
         `capacity: expected at most ${model.config.contextLength} positions, which this model has learned, got ${capacity}`,
       );
     }
-    this.#backend = backend;
     this.#model = model;
     this.config = model.config;
     this.batch = batch;
@@ -181,14 +121,14 @@ export class DecoderRunner {
     this.capacity = capacity;
     this.exactBlock = exactBlock;
     // What fills up a block lies behind the tokens that count.
-    this.#positions = capacity + Math.max(0, exactBlock - 1);
+    const positions = capacity + Math.max(0, exactBlock - 1);
     this.prefillChunk = Math.max(Math.min(prefillChunk, capacity), exactBlock);
-    this.#options = { weights, emission, profile };
     const never = Number.POSITIVE_INFINITY;
     this.#floatPromptFrom = hasBytesAlone(model) ? (floatPromptFrom ?? floatPromptDefault(describeMachine())) : never;
     const { layers, kvHeads, headWidth } = model.config;
-    this.cache = new KVCache({ layers, batch, kvHeads, capacity: this.#positions, headWidth });
+    this.cache = new KVCache({ layers, batch, kvHeads, capacity: positions, headWidth });
     this.#rotary = RotaryRows.of(model.config, batch);
+    this.#programs = new RunnerPrograms(backend, model, this.cache, this.#rotary, { weights, emission, profile, batch, positions });
   }
 
   /**
@@ -348,14 +288,10 @@ export class DecoderRunner {
       throw new UsageError(`provide: expected layers 0 to ${this.config.layers - 1}, got ${wrong}`, {
         hint: "The drafter was made for a deeper model.",
       });
-    const had = this.#features;
+    const had = this.#programs.features;
     const all = [...new Set([...(had.layers ?? []), ...layers])].sort((a, b) => a - b);
     if ((had.hidden || !hidden) && all.length === (had.layers?.length ?? 0)) return;
-    this.#features = { hidden: had.hidden || hidden, layers: all };
-    this.#sequenceProgram?.dispose();
-    this.#treeProgram?.dispose();
-    this.#sequenceProgram = undefined;
-    this.#treeProgram = undefined;
+    this.#programs.provide({ hidden: had.hidden || hidden, layers: all });
     for (const calls of [this.#single, this.#several, this.#trees]) calls.clear();
   }
 
@@ -384,7 +320,7 @@ export class DecoderRunner {
     if (shape.isChain) return runNow(this.#chunk(row, ids, 0, size, true));
     let call = this.#trees.get(row);
     if (!call) {
-      call = this.#bindTree(row);
+      call = this.#programs.tree(row);
       this.#trees.set(row, call);
     }
     if (shape.maxDepth >= (this.config.window ?? Number.POSITIVE_INFINITY))
@@ -401,7 +337,7 @@ export class DecoderRunner {
   step(ids: ArrayLike<number>, active?: ArrayLike<number>): Float32Array {
     this.#refuseUse();
     if (this.batch === 1) return this.append(0, [ids[0]]);
-    const call = (this.#batched ??= this.#bindBatch());
+    const call = (this.#batched ??= this.#programs.batched());
     const { lengths } = this.cache;
     // Before ids are written: what is computed again goes through other calls.
     for (let row = 0; row < this.batch; row++)
@@ -431,46 +367,27 @@ export class DecoderRunner {
   }
 
   get memory(): RunnerMemory {
-    const { tree } = this.#model.parameters;
-    const { embedding, ...read } = tree;
-    // What is gathered from is never packed; a tied embedding is the head's matrix as well.
-    const packed = bytesOfTree(read) + (tree.head ? 0 : bytesOfTree(embedding.tokens));
-    // That of prompts reads the blocks where they are.
-    const programs = this.#programs().filter((program) => program !== this.#promptProgram).length;
-    return {
-      weights: bytesOfTree(tree),
-      packedCopies: this.#options.weights === "packed" ? programs * packed : 0,
-      cache: this.cache.bytes,
-    };
+    return { weights: bytesOfTree(this.#model.parameters.tree), packedCopies: this.#programs.packedBytes, cache: this.cache.bytes };
   }
 
   /** Times of every operator since the programs were compiled; needs the option `profile`. Ends profiling. */
   endProfile(): ProfileEvent[] {
     this.#refuseUse();
-    return this.#programs().flatMap((program) => program.endProfile());
+    return this.#programs.endProfile();
   }
 
   dispose(): void {
-    this.#disposed = true;
-    for (const program of this.#programs()) program.dispose();
+    this.#programs.dispose();
   }
 
   [Symbol.dispose](): void {
     this.dispose();
   }
 
-  #programs(): AnyProgram[] {
-    return [this.#sequenceProgram, this.#batchProgram, this.#treeProgram, this.#promptProgram].filter((program) => program !== undefined);
-  }
-
   #refuseUse(): void {
-    this.#refuseDisposed();
+    this.#programs.refuseDisposed();
     if (this.#reading)
       throw new BackendError("DecoderRunner: expected no other call while a prompt is read, got one", { hint: "Await the first one." });
-  }
-
-  #refuseDisposed(): void {
-    if (this.#disposed) throw new BackendError("DecoderRunner: this runner was disposed");
   }
 
   #reserve(length: number): void {
@@ -484,7 +401,7 @@ export class DecoderRunner {
   #one(row: number, id: number): TargetRows {
     let call = this.#single.get(row);
     if (!call) {
-      call = this.#bindSequence(row, 1, 1);
+      call = this.#programs.sequence(row, 1, 1);
       this.#single.set(row, call);
     }
     const position = this.cache.lengths[row];
@@ -514,7 +431,7 @@ export class DecoderRunner {
   *#chunk(row: number, ids: ArrayLike<number>, from: number, count: number, all: boolean): Steps<TargetRows> {
     let several = this.#several.get(row);
     if (!several) {
-      several = this.#sequenceCall(this.#bindSequence(row, this.prefillChunk, 1));
+      several = this.#programs.several(row, this.prefillChunk);
       this.#several.set(row, several);
     }
     const rows = several.resize(count, all ? count : 1);
@@ -528,8 +445,7 @@ export class DecoderRunner {
   *#promptChunk(row: number, ids: ArrayLike<number>, from: number, count: number): Steps<void> {
     let call = this.#prompts.get(row);
     if (!call) {
-      this.#promptProgram ??= this.#compile(1, "S", "R", "prompt");
-      call = this.#sequenceCall(this.#bind(this.#promptProgram, this.cache.row(row), 1, this.prefillChunk, noRows));
+      call = this.#programs.prompt(row, this.prefillChunk);
       this.#prompts.set(row, call);
     }
     call.resizeTime(count);
@@ -556,103 +472,5 @@ export class DecoderRunner {
     const tokens = this.cache.tokensOf(row);
     const start = this.cache.lengths[row];
     for (let i = 0; i < count; i++) tokens[start + i] = ids[from + i];
-  }
-
-  readonly #makeRows = (count: number): RowBuffers => allocateRows(this.config, this.#features, count);
-
-  #sequenceCall(call: Call): SequenceCall {
-    return new SequenceCall(call, this.#makeRows, readsPositions(this.config, this.#options.emission));
-  }
-
-  #compile(batch: number, time: Dim, rows: Dim, kind?: "tree" | "prompt"): AnyProgram {
-    // In the middle of a prompt: nobody would dispose of the program.
-    this.#refuseDisposed();
-    const isTree = kind === "tree";
-    const specs = inputSpecs(this.#model, batch, time, rows, this.#positions, isTree);
-    const { weights, profile } = this.#options;
-    const emission = isTree ? treeEmissionFor(this.config, this.#options.emission) : this.#options.emission;
-    const features = batch === 1 ? this.#features : {};
-    const leaves = flatten<TensorBuffer>(this.#model.parameters.tree as never).map(([path, leaf]) => [`parameters.${path}`, leaf] as const);
-    if (kind === "prompt") {
-      const prompt = ({ parameters, ...inputs }: Record<string, unknown>): Outputs => {
-        const matrices = floatMatrices(this.config, parameters as never);
-        return { cache: decoderCached(this.config, matrices, inputs as never, emission).cache };
-      };
-      return compile(this.#backend, prompt as never, specs, { name: "decode prompt", profile });
-    }
-    return compile(
-      this.#backend,
-      ({ parameters, ...inputs }) => decoderCached(this.config, parameters as never, inputs as never, emission, features) as Outputs,
-      specs,
-      {
-        name: isTree ? "decode tree" : batch === 1 ? "decode" : `decode x ${batch}`,
-        profile,
-        ...(weights === "bound" ? {} : { weights: new Map(leaves), prepack: weights === "packed" }),
-      },
-    );
-  }
-
-  #bindSequence(row: number, time: number, rows: number): Call {
-    this.#sequenceProgram ??= this.#compile(1, "S", "R");
-    return this.#bind(this.#sequenceProgram, this.cache.row(row), 1, time, this.#makeRows(rows));
-  }
-
-  #bindBatch(): Call {
-    this.#batchProgram ??= this.#compile(this.batch, 1, this.batch);
-    return this.#bind(this.#batchProgram, this.cache.layers, this.batch, 1, allocateRows(this.config, {}, this.batch));
-  }
-
-  #bindTree(row: number): TreeCall {
-    this.#treeProgram ??= this.#compile(1, "S", "R", "tree");
-    const tree = {
-      bias: TreeShape.chain(0).bias,
-      slots: allocate("i32", [1, 1]),
-      before: allocate("i64", [2]),
-      after: allocate("i64", [2]),
-    };
-    const call = this.#bind(this.#treeProgram, this.cache.row(row), 1, 1, this.#makeRows(1), { tree });
-    const emission = treeEmissionFor(this.config, this.#options.emission);
-    const positioned = treeReadsPositions(this.config, emission);
-    const rotary = this.#rotary && { rows: this.#rotary, row };
-    return new TreeCall(call.bound, this.#makeRows, this.#positions, emission === "composed", positioned, rotary);
-  }
-
-  #bind(
-    program: AnyProgram,
-    cache: readonly { key: TensorBuffer; value: TensorBuffer }[],
-    batch: number,
-    time: number,
-    { buffers, rows }: RowBuffers,
-    extra: Readonly<Record<string, unknown>> = {},
-  ): Call {
-    const ids = allocate("i32", [batch, time]);
-    const positions = allocate("i32", [batch, time]);
-    const lengths = allocate("i32", [batch]);
-    const total = allocate("i32", []);
-    const count = buffers.get("logits")?.shape[0] ?? 0;
-    const wanted = allocate("i32", [count]);
-    for (let i = 0; i < count; i++) wanted.data[i] = i;
-    const isBound = this.#options.weights === "bound" || program === this.#promptProgram;
-    const parameters = isBound ? { parameters: this.#model.parameters.tree } : {};
-    const layers = Object.fromEntries((this.#features.layers ?? []).map((layer) => [layer, buffers.get(`layers.${layer}`)]));
-    const rotary = this.#rotary?.allocate(batch, time);
-    const bound = program.bind(
-      { ...parameters, ids, positions, lengths, total, rows: wanted, cache, ...(rotary ? { rotary } : {}), ...extra } as never,
-      {
-        ...(buffers.has("logits") ? { logits: buffers.get("logits") } : {}),
-        cache,
-        ...(buffers.has("hidden") ? { hidden: buffers.get("hidden") } : {}),
-        ...(Object.values(layers).some(Boolean) ? { layers } : {}),
-      } as never,
-    );
-    return {
-      bound,
-      ids: ids.data,
-      positions: positions.data,
-      lengths: lengths.data,
-      total: total.data,
-      rows,
-      ...(rotary ? { rotary } : {}),
-    };
   }
 }

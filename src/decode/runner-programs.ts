@@ -1,0 +1,249 @@
+// The programs of a runner, each compiled when it is first needed, and the calls that bind them to the cache and to memory of their own.
+import { BackendError } from "../base/errors.ts";
+import {
+  type CachedEmission,
+  decoderCached,
+  readsPositions,
+  readsRotary,
+  treeEmissionFor,
+  treeReadsPositions,
+} from "../models/decoder/cached.ts";
+import { type DecoderConfig, rotaryWidth } from "../models/decoder/config.ts";
+import { bytesOfTree, type InferenceModel } from "../models/decoder/quantise.ts";
+import { floatMatrices } from "../models/decoder/quantised-float.ts";
+import type { Backend, ProfileEvent } from "../runtime/backend.ts";
+import { allocate, type TensorBuffer } from "../runtime/buffer.ts";
+import type { KVCache } from "../runtime/kv-cache.ts";
+import { compile, type Program, spec } from "../runtime/program.ts";
+import type { DType } from "../tensor/dtype.ts";
+import type { Dim } from "../tensor/graph.ts";
+import { flatten, mapTree } from "../tensor/tree.ts";
+import type { RotaryRows } from "./rotary-rows.ts";
+import { allocateRows, type Call, type RowBuffers, SequenceCall, type TargetFeatures, TreeCall } from "./runner-calls.ts";
+import { TreeShape } from "./token-tree.ts";
+
+export interface ProgramOptions {
+  weights: "packed" | "shared" | "bound";
+  emission: CachedEmission;
+  profile: boolean;
+  /** Sequences of a batched call. */
+  batch: number;
+  /** Positions in memory. */
+  positions: number;
+}
+
+type Inputs = ReturnType<typeof inputSpecs>;
+interface Outputs {
+  logits?: unknown;
+  hidden?: unknown;
+  layers?: unknown;
+  cache: unknown;
+}
+type AnyProgram = Program<Inputs, Outputs>;
+
+/** Inputs of a program over S new tokens with R rows; those of a tree besides. */
+function inputSpecs({ config, parameters }: InferenceModel, batch: number, time: Dim, rows: Dim, capacity: number, isTree: boolean) {
+  const layer = () => {
+    const shape = [batch, config.kvHeads, capacity, config.headWidth];
+    return { key: spec("f32", shape), value: spec("f32", shape) };
+  };
+  const turns = () => spec("f32", [batch, time, rotaryWidth(config) / 2]);
+  return {
+    parameters: mapTree(parameters.tree, (leaf) => spec(leaf.dtype as DType, leaf.shape)),
+    ids: spec("i32", [batch, time]),
+    positions: spec("i32", [batch, time]),
+    lengths: spec("i32", [batch]),
+    total: spec("i32", []),
+    rows: spec("i32", [rows]),
+    cache: Array.from({ length: config.layers }, layer),
+    ...(readsRotary(config) ? { rotary: { cosines: turns(), sines: turns() } } : {}),
+    ...(isTree
+      ? {
+          tree: { bias: spec("f32", [1, 1, time, time]), slots: spec("i32", [1, time]), before: spec("i64", [2]), after: spec("i64", [2]) },
+        }
+      : {}),
+  };
+}
+
+const noRows: RowBuffers = { buffers: new Map(), rows: { logits: new Float32Array(0) } };
+
+/** One for each runner, which checks what it is asked for; calls write into that runner's cache. */
+export class RunnerPrograms {
+  readonly #backend: Backend;
+  readonly #model: InferenceModel;
+  readonly #config: DecoderConfig;
+  readonly #cache: KVCache;
+  readonly #rotary: RotaryRows | undefined;
+  readonly #options: ProgramOptions;
+  readonly #batch: number;
+  readonly #positions: number;
+  #sequenceProgram: AnyProgram | undefined;
+  #batchProgram: AnyProgram | undefined;
+  #treeProgram: AnyProgram | undefined;
+  /** Reads prompts, and writes nothing but the cache. */
+  #promptProgram: AnyProgram | undefined;
+  #features: TargetFeatures = {};
+  #disposed = false;
+  readonly #makeRows = (count: number): RowBuffers => allocateRows(this.#config, this.#features, count);
+
+  constructor(backend: Backend, model: InferenceModel, cache: KVCache, rotary: RotaryRows | undefined, options: ProgramOptions) {
+    this.#backend = backend;
+    this.#model = model;
+    this.#config = model.config;
+    this.#cache = cache;
+    this.#rotary = rotary;
+    this.#options = options;
+    this.#batch = options.batch;
+    this.#positions = options.positions;
+  }
+
+  /** Rows that calls of one sequence return from now on. Their programs are compiled anew; calls bound before must not be run again. */
+  provide(features: TargetFeatures): void {
+    this.#features = features;
+    this.#sequenceProgram?.dispose();
+    this.#treeProgram?.dispose();
+    this.#sequenceProgram = undefined;
+    this.#treeProgram = undefined;
+  }
+
+  get features(): TargetFeatures {
+    return this.#features;
+  }
+
+  /** Bytes of the copies that were packed for kernels, about. */
+  get packedBytes(): number {
+    if (this.#options.weights !== "packed") return 0;
+    const { tree } = this.#model.parameters;
+    const { embedding, ...read } = tree;
+    // What is gathered from is never packed; a tied embedding is the head's matrix as well.
+    const packed = bytesOfTree(read) + (tree.head ? 0 : bytesOfTree(embedding.tokens));
+    // That of prompts reads the blocks where they are.
+    return packed * this.#programs().filter((program) => program !== this.#promptProgram).length;
+  }
+
+  endProfile(): ProfileEvent[] {
+    return this.#programs().flatMap((program) => program.endProfile());
+  }
+
+  dispose(): void {
+    this.#disposed = true;
+    for (const program of this.#programs()) program.dispose();
+  }
+
+  refuseDisposed(): void {
+    if (this.#disposed) throw new BackendError("DecoderRunner: this runner was disposed");
+  }
+
+  #programs(): AnyProgram[] {
+    return [this.#sequenceProgram, this.#batchProgram, this.#treeProgram, this.#promptProgram].filter((program) => program !== undefined);
+  }
+
+  /** A call of any number of tokens, for what it leaves in the cache. */
+  prompt(row: number, time: number): SequenceCall {
+    this.#promptProgram ??= this.#compile(1, "S", "R", "prompt");
+    return this.#varying(this.#bind(this.#promptProgram, this.#cache.row(row), 1, time, noRows));
+  }
+
+  /** A call of any number of tokens and rows. */
+  several(row: number, time: number): SequenceCall {
+    return this.#varying(this.sequence(row, time, 1));
+  }
+
+  #varying(call: Call): SequenceCall {
+    return new SequenceCall(call, this.#makeRows, readsPositions(this.#config, this.#options.emission));
+  }
+
+  #compile(batch: number, time: Dim, rows: Dim, kind?: "tree" | "prompt"): AnyProgram {
+    // In the middle of a prompt: nobody would dispose of the program.
+    this.refuseDisposed();
+    const isTree = kind === "tree";
+    const specs = inputSpecs(this.#model, batch, time, rows, this.#positions, isTree);
+    const { weights, profile } = this.#options;
+    const emission = isTree ? treeEmissionFor(this.#config, this.#options.emission) : this.#options.emission;
+    const features = batch === 1 ? this.#features : {};
+    const leaves = flatten<TensorBuffer>(this.#model.parameters.tree as never).map(([path, leaf]) => [`parameters.${path}`, leaf] as const);
+    if (kind === "prompt") {
+      const prompt = ({ parameters, ...inputs }: Record<string, unknown>): Outputs => {
+        const matrices = floatMatrices(this.#config, parameters as never);
+        return { cache: decoderCached(this.#config, matrices, inputs as never, emission).cache };
+      };
+      return compile(this.#backend, prompt as never, specs, { name: "decode prompt", profile });
+    }
+    return compile(
+      this.#backend,
+      ({ parameters, ...inputs }) => decoderCached(this.#config, parameters as never, inputs as never, emission, features) as Outputs,
+      specs,
+      {
+        name: isTree ? "decode tree" : batch === 1 ? "decode" : `decode x ${batch}`,
+        profile,
+        ...(weights === "bound" ? {} : { weights: new Map(leaves), prepack: weights === "packed" }),
+      },
+    );
+  }
+
+  /** Tokens of one sequence, so many at a time, with so many rows. */
+  sequence(row: number, time: number, rows: number): Call {
+    this.#sequenceProgram ??= this.#compile(1, "S", "R");
+    return this.#bind(this.#sequenceProgram, this.#cache.row(row), 1, time, this.#makeRows(rows));
+  }
+
+  /** A token of every sequence. */
+  batched(): Call {
+    this.#batchProgram ??= this.#compile(this.#batch, 1, this.#batch);
+    return this.#bind(this.#batchProgram, this.#cache.layers, this.#batch, 1, allocateRows(this.#config, {}, this.#batch));
+  }
+
+  tree(row: number): TreeCall {
+    this.#treeProgram ??= this.#compile(1, "S", "R", "tree");
+    const tree = {
+      bias: TreeShape.chain(0).bias,
+      slots: allocate("i32", [1, 1]),
+      before: allocate("i64", [2]),
+      after: allocate("i64", [2]),
+    };
+    const call = this.#bind(this.#treeProgram, this.#cache.row(row), 1, 1, this.#makeRows(1), { tree });
+    const emission = treeEmissionFor(this.#config, this.#options.emission);
+    const positioned = treeReadsPositions(this.#config, emission);
+    const rotary = this.#rotary && { rows: this.#rotary, row };
+    return new TreeCall(call.bound, this.#makeRows, this.#positions, emission === "composed", positioned, rotary);
+  }
+
+  #bind(
+    program: AnyProgram,
+    cache: readonly { key: TensorBuffer; value: TensorBuffer }[],
+    batch: number,
+    time: number,
+    { buffers, rows }: RowBuffers,
+    extra: Readonly<Record<string, unknown>> = {},
+  ): Call {
+    const ids = allocate("i32", [batch, time]);
+    const positions = allocate("i32", [batch, time]);
+    const lengths = allocate("i32", [batch]);
+    const total = allocate("i32", []);
+    const count = buffers.get("logits")?.shape[0] ?? 0;
+    const wanted = allocate("i32", [count]);
+    for (let i = 0; i < count; i++) wanted.data[i] = i;
+    const isBound = this.#options.weights === "bound" || program === this.#promptProgram;
+    const parameters = isBound ? { parameters: this.#model.parameters.tree } : {};
+    const layers = Object.fromEntries((this.#features.layers ?? []).map((layer) => [layer, buffers.get(`layers.${layer}`)]));
+    const rotary = this.#rotary?.allocate(batch, time);
+    const bound = program.bind(
+      { ...parameters, ids, positions, lengths, total, rows: wanted, cache, ...(rotary ? { rotary } : {}), ...extra } as never,
+      {
+        ...(buffers.has("logits") ? { logits: buffers.get("logits") } : {}),
+        cache,
+        ...(buffers.has("hidden") ? { hidden: buffers.get("hidden") } : {}),
+        ...(Object.values(layers).some(Boolean) ? { layers } : {}),
+      } as never,
+    );
+    return {
+      bound,
+      ids: ids.data,
+      positions: positions.data,
+      lengths: lengths.data,
+      total: total.data,
+      rows,
+      ...(rotary ? { rotary } : {}),
+    };
+  }
+}
