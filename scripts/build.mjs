@@ -1,28 +1,34 @@
-// Compiles src/ to dist/ with the TypeScript compiler.
+// Compiles src/ with the TypeScript compiler and joins the modules to the files of dist/: a process that opens a few large files
+// starts a quarter of a second sooner than one that opens five hundred small ones.
 //   --if-missing   do nothing when dist/ is already there (npm start, npm run golden)
 //   --if-changed   do nothing when dist/ is newer than all that it is made of (npm and npx run prepare more often than needed)
 //   --if-possible  do nothing when the compiler is not installed (a production install of a git dependency)
 
 import { spawnSync } from "node:child_process";
-import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { dirname, isAbsolute, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const dist = join(root, "dist");
+const joined = ["zod", "commander", "picocolors", "@bufbuild/protobuf", "onnx-buf", "@huggingface/jinja"];
 const flags = new Set(process.argv.slice(2));
 if (flags.has("--if-missing") && existsSync(join(dist, "cli", "main.js"))) process.exit(0);
 if (flags.has("--if-changed") && isCurrent()) process.exit(0);
 
-let compiler;
-try {
-  compiler = createRequire(import.meta.url).resolve("typescript/lib/tsc.js");
-} catch {
-  if (flags.has("--if-possible")) process.exit(0);
-  console.error("build: expected the TypeScript compiler in node_modules, found none. Run `npm install` first.");
-  process.exit(1);
-}
+const [compiler, bundler] = await tools();
 // Built aside and then put in place, so that a build that is stopped or fails leaves the old one whole.
 const staged = join(root, `dist.${process.pid}.tmp`);
 process.once("exit", () => rmSync(staged, { recursive: true, force: true }));
@@ -39,10 +45,61 @@ for (const name of readdirSync(staged, { recursive: true, encoding: "utf8" })) {
   const mended = text.replaceAll(/(\bimport\("\.[^"]*)\.ts("\))/g, "$1.js$2");
   if (mended !== text) writeFileSync(file, mended);
 }
+await bundle();
 // npm makes it executable when it links the command, and not again after the next build.
 chmodSync(join(staged, "cli", "main.js"), 0o755);
 rmSync(dist, { recursive: true, force: true });
 renameSync(staged, dist);
+
+async function tools() {
+  try {
+    return [createRequire(import.meta.url).resolve("typescript/lib/tsc.js"), await import("rolldown")];
+  } catch {
+    if (flags.has("--if-possible")) process.exit(0);
+    console.error("build: expected the TypeScript compiler and rolldown in node_modules, found none. Run `npm install` first.");
+    process.exit(1);
+  }
+}
+
+/** Puts one file for each export, the command and the worker, and what they share in chunks/, in the place of the compiled modules. */
+async function bundle() {
+  const { exports } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  const entries = Object.values(exports).flatMap(({ default: file }) => (file ? [file.slice("./dist/".length, -".js".length)] : []));
+  // Modules find assets/ two folders above themselves, and the worker beside themselves.
+  const input = Object.fromEntries([...entries, "cli/main"].map((name) => [name, join(staged, `${name}.js`)]));
+  input["chunks/vector-worker"] = join(staged, "rl", "control", "vector-worker.js");
+  const built = await bundler.rolldown({ input, platform: "node", external: (name) => isExternal(name) });
+  const { output } = await built.generate({ entryFileNames: "[name].js", chunkFileNames: "chunks/[name]-[hash].js" });
+  for (const name of readdirSync(staged, { recursive: true, encoding: "utf8" })) if (name.endsWith(".js")) rmSync(join(staged, name));
+  mkdirSync(join(staged, "chunks"));
+  for (const { fileName, code } of output) writeFileSync(join(staged, fileName), code);
+  writeFileSync(join(staged, "LICENSES.txt"), joined.map(licenceOf).join("\n"));
+  removeEmptyFolders(staged);
+}
+
+/** What is joined too: many small modules that every command needs. Others are loaded from node_modules, most of them when they are needed. */
+function isExternal(name) {
+  if (name.startsWith(".") || isAbsolute(name)) return false;
+  return !joined.some((dependency) => name === dependency || name.startsWith(`${dependency}/`));
+}
+
+function licenceOf(name) {
+  const folder = join(root, "node_modules", name);
+  const { version, license } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
+  const own = readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));
+  // Some packages name the Apache licence without its text; the compiler comes with it.
+  const file = own ? join(folder, own) : /Apache-2\.0/.test(license) ? join(root, "node_modules", "typescript", "LICENSE.txt") : undefined;
+  return `${name} ${version} (${license})\n\n${file ? readFileSync(file, "utf8").trim() : ""}\n`;
+}
+
+function removeEmptyFolders(folder) {
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    if (!entry.isDirectory()) continue;
+    const path = join(folder, entry.name);
+    removeEmptyFolders(path);
+    if (readdirSync(path).length === 0) rmdirSync(path);
+  }
+}
 
 /** Folders count too: their time changes when a file is removed. */
 function isCurrent() {
