@@ -4,8 +4,10 @@ import { ShapeError } from "../base/errors.ts";
 import { quantisedLinear } from "../tensor/attention.ts";
 import { reshape, sum } from "../tensor/core.ts";
 import { add } from "../tensor/elementwise.ts";
+import { embedding } from "../tensor/gather.ts";
 import type { Tensor } from "../tensor/graph.ts";
 import { linear } from "../tensor/matmul.ts";
+import { quantisedEmbedding } from "../tensor/quantised-embedding.ts";
 import { isLeaf } from "../tensor/tree.ts";
 
 /** A matrix [out, in] in blocks along `in`; how many bits and how long the blocks are follows from the shapes. */
@@ -51,6 +53,16 @@ export function linearLayer(x: Tensor, { weight, bias }: LinearParameters<Tensor
   const { offsets } = weight;
   const moved = offsets ? add(product, linear(blockSums(x, inner, blockSize), offsets)) : product;
   return bias ? add(moved, bias) : moved;
+}
+
+/**
+ * Rows of a table [V, width] for token ids [...]: [..., width]. A table in blocks stays in blocks.
+ * @throws ShapeError for blocks with zero points.
+ */
+export function embeddingRows(table: LinearWeight<Tensor>, ids: Tensor, width: number): Tensor {
+  if (!isQuantised(table)) return embedding(table, ids);
+  if (table.zeroPoints) throw new ShapeError("embeddingRows: expected a table in blocks with offsets, got zero points");
+  return quantisedEmbedding(table, ids, { bits: blockFormat(width, table.packed.shape).bits, inner: width });
 }
 
 /** [..., in] → [..., blocks]: what the offset of a block is multiplied with. */

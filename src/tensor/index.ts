@@ -85,6 +85,7 @@ export { crossEntropy, labelLogProbs, smoothedCrossEntropy } from "./loss.ts";
 export { einsum, linear, matmul } from "./matmul.ts";
 export { entropyFromLogits, l2Normalize, layerNorm, logSoftmax, rmsNorm, softmax } from "./norm.ts";
 export { contrib, type Emitter, float, type OnnxAttribute } from "./onnx.ts";
+export { quantisedEmbedding } from "./quantised-embedding.ts";
 export { argmax, cumsum, logSumExp, max, mean, min, topK, variance } from "./reduce.ts";
 export { concat, expandDims, pad, slice, split, squeeze, stack, transpose } from "./shape.ts";
 export { flatten, type MapTree, mapTree, type Tree, unflatten } from "./tree.ts";

@@ -5,7 +5,7 @@ import { ShapeError } from "../../base/errors.ts";
 import { causalAttention, causalSpans } from "../../nn/attention/causal.ts";
 import { causalBias, documentBias } from "../../nn/attention/mask.ts";
 import { softmaxAttention } from "../../nn/attention/softmax.ts";
-import { type LinearParameters, type LinearWeight, linearLayer } from "../../nn/linear.ts";
+import { embeddingRows, type LinearParameters, type LinearWeight, linearLayer } from "../../nn/linear.ts";
 import { type ExpertsEmission, expertLayer } from "../../nn/moe/experts.ts";
 import { balanceLoss, route } from "../../nn/moe/router.ts";
 import { residualNorm } from "../../nn/residual-norm.ts";
@@ -45,7 +45,7 @@ export function normalize(config: DecoderConfig, x: Tensor, { scale, bias }: Nor
 
 /** Token embeddings (plus learned positions) as rows [N, C]; `positions` has the shape of `ids`. */
 export function embed(config: DecoderConfig, parameters: DecoderTensors, ids: Tensor, positions?: Tensor): Tensor {
-  let x = embedding(parameters.embedding.tokens, ids);
+  let x = embeddingRows(parameters.embedding.tokens, ids, config.width);
   if (config.embeddingScale !== 1) x = mul(x, config.embeddingScale);
   if (config.position === "learned") {
     const table = parameters.embedding.positions as Tensor;
@@ -165,7 +165,7 @@ export const finalNorm = (config: DecoderConfig, parameters: DecoderTensors, hid
   scope(hidden, "head", () => normalize(config, hidden, parameters.norm));
 
 /** The matrix that reads the final hidden rows: the token embedding where the two are tied. */
-export const outputMatrix = <T, W>({ head, embedding }: Pick<DecoderParameters<T, W>, "embedding" | "head">): T | W =>
+export const outputMatrix = <T, W>({ head, embedding }: Pick<DecoderParameters<T, W>, "embedding" | "head">): W =>
   head?.weight ?? embedding.tokens;
 
 /** Output matrix alone: rows [N, C] after the final norm → logits [N, V]. */

@@ -4,7 +4,7 @@ import { z } from "zod";
 import { FormatError } from "../../base/errors.ts";
 import { type GgufSource, openGguf } from "../../formats/gguf.ts";
 import type { HfConfig } from "../../formats/hf-config.ts";
-import type { LinearWeight } from "../../nn/linear.ts";
+import { isQuantised, type LinearWeight } from "../../nn/linear.ts";
 import type { ParameterSpec } from "../../nn/parameter.ts";
 import { packQ4, packQ8 } from "../../nn/quantise.ts";
 import { allocate, type TensorBuffer } from "../../runtime/buffer.ts";
@@ -40,7 +40,7 @@ const isMatrix = (path: string, { shape }: ParameterSpec): boolean =>
 
 /**
  * Loads a GGUF file for inference. With `weights: "stored"` levels and scales are those of the file (see gguf-repack.ts); matrices that are
- * stored as floats stay float32. Norms, biases, experts and the embeddings that are gathered from are float32 in any case.
+ * stored as floats stay float32. Norms, biases and experts are float32 in any case, token embeddings where matrices are quantised anew.
  * @param model path, or a file that is open already; it stays open.
  * @throws FormatError as `loadDecoder`.
  */
@@ -71,6 +71,13 @@ export function loadQuantisedGguf(model: string | GgufSource, options: z.input<t
   const anew = (matrix: TensorBuffer): LinearWeight<TensorBuffer> =>
     weights === "q8" ? packQ8(matrix, { blockSize }) : weights === "q4" ? packQ4(matrix, { blockSize }) : matrix;
   for (const [leafPath, spec] of flatten<ParameterSpec>(specs)) {
+    // Rows of the table of tokens are gathered from its blocks; a tied output matrix is the same memory.
+    const table =
+      leafPath === "embedding.tokens" && weights === "stored" ? fromBlocks(source, mappings.get(leafPath) ?? [], spec) : undefined;
+    if (table !== undefined) {
+      leaves.set(leafPath, table);
+      continue;
+    }
     if (!isMatrix(leafPath, spec)) {
       const leaf = allocate("f32", spec.shape);
       floats.set(leafPath, leaf);
@@ -85,12 +92,9 @@ export function loadQuantisedGguf(model: string | GgufSource, options: z.input<t
     TensorBuffer,
     LinearWeight<TensorBuffer>
   >;
-  // A tied output matrix is read whole for every token: it gets blocks of its own.
-  if (tree.head === undefined) {
-    const blocks = fromBlocks(source, mappings.get("embedding.tokens") ?? [], specs.embedding.tokens);
-    const head = weights === "stored" ? blocks : anew(tree.embedding.tokens);
-    if (head !== undefined) tree.head = { weight: head };
-  }
+  // A tied output matrix is read whole for every token: quantised anew, it gets blocks of its own.
+  const { tokens } = tree.embedding;
+  if (tree.head === undefined && weights !== "stored" && !isQuantised(tokens)) tree.head = { weight: anew(tokens) };
   return { config, hfConfig, parameters: { tree }, bytes: bytesOfTree(tree) };
 }
 

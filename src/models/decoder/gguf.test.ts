@@ -137,12 +137,12 @@ describe("blocks as they are stored", () => {
     const blocks = loadQuantisedGguf(golden("llama-Q4_1.gguf"));
     const { parameters } = loadDecoder(golden("llama-Q4_1.gguf"));
     const { layers, head, embedding } = blocks.parameters.tree;
-    expect(embedding.tokens.data).toEqual(parameters.tree.embedding.tokens.data);
     for (const [own, path, inner] of [
       [layers[1].attention.qkv?.weight, "layers.1.attention.qkv.weight", 64],
       [layers[0].attention.output.weight, "layers.0.attention.output.weight", 64],
       [layers[1].mlp?.up.weight, "layers.1.mlp.up.weight", 64],
       [layers[0].mlp?.down.weight, "layers.0.mlp.down.weight", 96],
+      [embedding.tokens, "embedding.tokens", 64],
       [head?.weight, "head.weight", 64],
     ] as const) {
       expect(own && isQuantised(own), path).toBe(true);

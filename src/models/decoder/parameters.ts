@@ -53,9 +53,9 @@ export type BlockParameters<T, W = T> = {
   mlpOutputNorm?: NormParameters<T>;
 };
 
-/** The tree, with leaves of any kind: specifications, tensors, buffers. W: the matrices of linear layers, which inference may quantise. */
+/** The tree, with leaves of any kind: specifications, tensors, buffers. W: the matrices of linear layers and the table of tokens, which inference may quantise. */
 export type DecoderParameters<T, W = T> = {
-  embedding: { tokens: T; positions?: T };
+  embedding: { tokens: W; positions?: T };
   layers: BlockParameters<T, W>[];
   norm: NormParameters<T>;
   head?: { weight: W };
