@@ -65,12 +65,11 @@ export function repackRows(
     invariant(inner % format.values === 0 && format.run % blockSize === 0, `rows of ${inner} of ${entry.dtype} in blocks of ${blockSize}`);
     const rowBytes = (inner / format.values) * format.bytes;
     const stored = new Uint8Array(Math.min(rowsAtOnce, rows) * rowBytes);
-    const words = new Uint16Array(stored.buffer, 0, stored.length >> 1);
-    const repackWords = wordRepacker(entry.dtype, bits, blockSize);
+    const words = new Int32Array(stored.buffer, 0, stored.length >> 2);
+    const repackWords = wordRepacker(entry.dtype, bits, blockSize, blocks);
     const unpackRow = rowRepacker(format, inner, bits, blockSize);
     const all: RepackTarget = {
-      packed: packed.data as Uint8Array,
-      packedPairs: new Uint16Array(packed.data.buffer, packed.data.byteOffset, packed.data.length >> 1),
+      words: new Int32Array(packed.data.buffer, packed.data.byteOffset, packed.data.length >> 2),
       scales: scales.data as Float32Array,
       offsets: offsets?.data as Float32Array | undefined,
     };
@@ -80,7 +79,7 @@ export function repackRows(
       for (let i = 0; i < count; i++) {
         const target = firstTarget + rowOf(row + i);
         if (repackWords) {
-          repackWords(words, (i * rowBytes) >> 1, blocks, all, target * blocks);
+          repackWords(words, (i * rowBytes) >> 2, blocks, all, target * blocks);
           continue;
         }
         unpackRow(
