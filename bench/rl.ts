@@ -172,6 +172,7 @@ function timed(backend: Backend, clock: Clock): Backend {
     version: backend.version,
     threads: backend.threads,
     createSession: (model, options) => timedSession(backend.createSession(model, options)),
+    createSessionAsync: async (model, options) => timedSession(await backend.createSessionAsync(model, options)),
     dispose: () => {},
     [Symbol.dispose]: () => {},
   };

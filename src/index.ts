@@ -67,6 +67,7 @@ export {
   bufferFrom,
   type CompileOptions,
   compile,
+  compileAsync,
   type FlatBuffer,
   type OpenedBackend,
   type OpenOptions,

@@ -93,7 +93,7 @@ const exactBlock = 8;
 export async function openTextModel(
   options: z.output<z.ZodObject<typeof modelFields & typeof speculationFields>>,
   context: CommandContext,
-  drafting: { draw?: boolean } = {},
+  { draw = false, prepare = true }: { draw?: boolean; prepare?: boolean } = {},
 ): Promise<TextModel> {
   const { load } = await import("../recipes/text-model/text-model.ts");
   const { backend, fallbackReason } = await context.openRuntime();
@@ -118,7 +118,8 @@ export async function openTextModel(
     ...(speculate === "none" ? {} : { speculate }),
     ...(capacity === undefined ? {} : { capacity }),
     ...(exact ? { exactBlock } : {}),
-    ...(drafting.draw ? { drawDrafts: true } : {}),
+    ...(draw ? { drawDrafts: true } : {}),
+    prepare,
   });
   if (progress !== "" && context.stderr.isTTY) context.stderr.write("\r\x1b[K");
   const limit = opened.config.contextLength;

@@ -14,7 +14,7 @@ import { floatMatrices } from "../models/decoder/quantised-float.ts";
 import type { Backend, ProfileEvent } from "../runtime/backend.ts";
 import { allocate, type TensorBuffer } from "../runtime/buffer.ts";
 import type { KVCache } from "../runtime/kv-cache.ts";
-import { compile, type Program, spec } from "../runtime/program.ts";
+import { type CompileOptions, compile, compileAsync, type Program, spec } from "../runtime/program.ts";
 import type { DType } from "../tensor/dtype.ts";
 import type { Dim } from "../tensor/graph.ts";
 import { flatten, mapTree } from "../tensor/tree.ts";
@@ -153,7 +153,29 @@ export class RunnerPrograms {
     return new SequenceCall(call, this.#makeRows, readsPositions(this.#config, this.#options.emission));
   }
 
+  /** Compiles the program of one sequence while the event loop goes on, unless it is there. */
+  async compileAhead(): Promise<void> {
+    if (this.#sequenceProgram) return;
+    const features = this.#features;
+    const { outputs, specs, options } = this.#recipe(1, "S", "R");
+    const program: AnyProgram = await compileAsync(this.#backend, outputs as never, specs, options);
+    // Whoever could not wait has compiled it meanwhile, or needs another one.
+    if (this.#disposed || this.#sequenceProgram || this.#features !== features) program.dispose();
+    else this.#sequenceProgram = program;
+  }
+
   #compile(batch: number, time: Dim, rows: Dim, kind?: "tree" | "prompt"): AnyProgram {
+    const { outputs, specs, options } = this.#recipe(batch, time, rows, kind);
+    return compile(this.#backend, outputs as never, specs, options);
+  }
+
+  /** What a program computes of which inputs. */
+  #recipe(
+    batch: number,
+    time: Dim,
+    rows: Dim,
+    kind?: "tree" | "prompt",
+  ): { outputs: (inputs: never) => Outputs; specs: ReturnType<typeof inputSpecs>; options: CompileOptions } {
     // In the middle of a prompt: nobody would dispose of the program.
     this.refuseDisposed();
     const isTree = kind === "tree";
@@ -161,24 +183,24 @@ export class RunnerPrograms {
     const { weights, profile } = this.#options;
     const emission = isTree ? treeEmissionFor(this.#config, this.#options.emission) : this.#options.emission;
     const features = batch === 1 ? this.#features : {};
-    const leaves = flatten<TensorBuffer>(this.#model.parameters.tree as never).map(([path, leaf]) => [`parameters.${path}`, leaf] as const);
     if (kind === "prompt") {
-      const prompt = ({ parameters, ...inputs }: Record<string, unknown>): Outputs => {
+      const outputs = ({ parameters, ...inputs }: Record<string, unknown>): Outputs => {
         const matrices = floatMatrices(this.#config, parameters as never);
         return { cache: decoderCached(this.#config, matrices, inputs as never, emission).cache };
       };
-      return compile(this.#backend, prompt as never, specs, { name: "decode prompt", profile });
+      return { outputs: outputs as never, specs, options: { name: "decode prompt", profile } };
     }
-    return compile(
-      this.#backend,
-      ({ parameters, ...inputs }) => decoderCached(this.#config, parameters as never, inputs as never, emission, features) as Outputs,
+    const leaves = flatten<TensorBuffer>(this.#model.parameters.tree as never).map(([path, leaf]) => [`parameters.${path}`, leaf] as const);
+    return {
+      outputs: ({ parameters, ...inputs }: Record<string, unknown>) =>
+        decoderCached(this.#config, parameters as never, inputs as never, emission, features) as Outputs,
       specs,
-      {
+      options: {
         name: isTree ? "decode tree" : batch === 1 ? "decode" : `decode x ${batch}`,
         profile,
         ...(weights === "bound" ? {} : { weights: new Map(leaves), prepack: weights === "packed" }),
       },
-    );
+    };
   }
 
   /** Tokens of one sequence, so many at a time, with so many rows. */

@@ -132,6 +132,14 @@ export class DecoderRunner {
   }
 
   /**
+   * Compiles ahead what the first call needs (rows of a single sequence), while the event loop goes on: most of a second for a large model,
+   * whose weights are packed. Calls that come before its end compile for themselves.
+   */
+  compileAhead(): Promise<void> {
+    return this.#programs.compileAhead();
+  }
+
+  /**
    * Appends tokens to a sequence and returns the logits after the last of them, [V]: a view that the next call overwrites.
    * @throws UsageError when the cache is full.
    */

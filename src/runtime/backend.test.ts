@@ -284,6 +284,37 @@ describe.each([
     session.dispose();
   });
 
+  it("makes sessions on another thread, as on this one", async () => {
+    const z = allocate("f32", [2]);
+    const inputs = { x: vector(1, 2), y: vector(3, 5) };
+    const session = await backend.createSessionAsync(onnxModel(addition));
+    bindTo(session, inputs, { z }).run();
+    expect([...z.data]).toEqual([4, 7]);
+    session.dispose();
+    await expect(backend.createSessionAsync(new Uint8Array([1, 2, 3]))).rejects.toThrow(BackendError);
+    const initializers = new Map([["w", bufferFrom("f32", [2, 2], [1, 2, 3, 4])]]);
+    const model = onnxModel(sharedProduct(2, 2));
+    const several = await Promise.all(Array.from({ length: 20 }, () => backend.createSessionAsync(model, { initializers })));
+    several[0].dispose();
+    const product = allocate("f32", [1, 2]);
+    bindTo(several[19], { x: bufferFrom("f32", [1, 2], [1, 2]) }, { z: product }).run();
+    expect([...product.data]).toEqual([7, 10]);
+    for (const one of several) one.dispose();
+  });
+
+  it("rejects when it is disposed of while a session is made", async () => {
+    const own = open();
+    const made = own.createSessionAsync(onnxModel(addition)).then(
+      (session) => session,
+      (error: unknown) => error,
+    );
+    own.dispose();
+    const result = await made;
+    // The addon has made it already, and it was disposed of with its backend.
+    if (own.name === "native") expect(String(result)).toMatch(/disposed while a session was made/);
+    await expect(own.createSessionAsync(onnxModel(addition))).rejects.toThrow(/Backend: this backend was disposed/);
+  });
+
   it("reports ONNX Runtime's errors without source paths", () => {
     const make = (nodes: NodeSpec[]) => () =>
       sessionOf(backend, { inputs: { x: { shape: [3, 4] } }, outputs: { z: { shape: ["A", "B"] } }, nodes });

@@ -37,6 +37,11 @@ export interface Backend extends Disposable {
   readonly threads: number;
   /** @throws BackendError with ONNX Runtime's message. */
   createSession(model: Uint8Array, options?: SessionOptions): Session;
+  /**
+   * {@link Backend.createSession} on a pool thread (native backend): packing the weights of a large model takes most of a second.
+   * A backend that is disposed of meanwhile releases the session and rejects.
+   */
+  createSessionAsync(model: Uint8Array, options?: SessionOptions): Promise<Session>;
   /** Releases every live session and binding, then the environment. Afterwards every entry throws BackendError. */
   dispose(): void;
 }

@@ -5,6 +5,6 @@ export { allocateFlat, type FlatBuffer, type FlatGroup, type FlatLayout, type Fl
 export { KVCache, type KVCacheShape, type KVSnapshot } from "./kv-cache.ts";
 export { measurePeakFlops } from "./measure.ts";
 export { type BackendName, type OpenedBackend, type OpenOptions, openBackend } from "./open.ts";
-export { type BoundProgram, type CompileOptions, compile, type Program, spec, type TensorSpec } from "./program.ts";
+export { type BoundProgram, type CompileOptions, compile, compileAsync, type Program, spec, type TensorSpec } from "./program.ts";
 export { Random, type RandomState, randomNormal, randomUniform, streamId } from "./rng.ts";
 export { fillNormal, fillTruncatedNormal, fillUniform, type RandomKey } from "./rng-fill.ts";

@@ -4,7 +4,7 @@ import type { DType } from "../tensor/dtype.ts";
 import { Graph, type Shape, Tensor } from "../tensor/graph.ts";
 import { liveNodes, type OnnxModel, toOnnx } from "../tensor/onnx.ts";
 import { flatten, type MapTree, mapTree, type Tree, unflatten } from "../tensor/tree.ts";
-import type { Backend, Binding, OptimizationLevel, ProfileEvent, Session } from "./backend.ts";
+import type { Backend, Binding, OptimizationLevel, ProfileEvent, Session, SessionOptions } from "./backend.ts";
 import { allocate, sizeOf, type TensorBuffer } from "./buffer.ts";
 
 /** dtype and shape of one input. A name in the shape is a size that is only known at run time. */
@@ -50,7 +50,70 @@ export function compile<I, O>(
   inputs: I,
   options: CompileOptions = {},
 ): Program<I, O> {
-  return new Program(backend, fn, inputs, options);
+  const traced = new TracedProgram(backend, fn, inputs, options);
+  return new Program(traced, backend.createSession(traced.model.bytes, traced.settings));
+}
+
+/** {@link compile}, with ONNX Runtime's part (most of the time where weights are packed) on a pool thread. */
+export async function compileAsync<I, O>(
+  backend: Backend,
+  fn: (inputs: MapTree<I, Tensor>) => O,
+  inputs: I,
+  options: CompileOptions = {},
+): Promise<Program<I, O>> {
+  const traced = new TracedProgram(backend, fn, inputs, options);
+  return new Program(traced, await backend.createSessionAsync(traced.model.bytes, traced.settings));
+}
+
+/** A function as an ONNX graph, before there is a session. */
+class TracedProgram<I, O> {
+  readonly name: string;
+  readonly spec: I;
+  readonly outputs: O;
+  readonly paths = new Map<Tensor, string>();
+  readonly outputPaths: readonly string[];
+  readonly inputTensors: ReadonlyMap<string, Tensor>;
+  readonly model: OnnxModel;
+  readonly settings: SessionOptions;
+
+  constructor(backend: Backend, fn: (inputs: MapTree<I, Tensor>) => O, inputs: I, options: CompileOptions) {
+    this.name = options.name ?? "program";
+    this.spec = inputs;
+    const graph = new Graph();
+    const traced = mapTree(inputs, (leaf, path) => {
+      const tensor = graph.input(path, leaf.dtype as DType, leaf.shape);
+      this.paths.set(tensor, path);
+      return tensor;
+    });
+    this.inputTensors = new Map(flatten<Tensor>(traced as never));
+    this.outputs = fn(traced);
+    const leaves = flatten<Tensor>(this.outputs as never);
+    for (const [path, leaf] of leaves) {
+      if (!(leaf instanceof Tensor))
+        throw new LongwaveError(`${this.name}: expected the traced function to return tensors, got something else at "${path}"`);
+    }
+    this.outputPaths = leaves.map(([path]) => path);
+    const weights = this.#weights(options.weights ?? new Map());
+    const tensors = leaves.map(([, leaf]) => leaf);
+    if (weights.size > 0) refuseFoldableNodes(this.name, tensors, new Set(weights.keys()));
+    this.model = toOnnx(graph, tensors, { initializers: new Set(weights.keys()), threads: options.threads ?? backend.threads });
+    const { threads, profile, prepack } = options;
+    const hasFloat64 = [...this.inputTensors.values(), ...tensors].some(({ dtype }) => dtype === "f64");
+    const optimization = options.optimization ?? (hasFloat64 ? "basic" : "all");
+    const initializers = new Map(this.model.initializers.map(({ tensor, name }) => [name, weights.get(tensor) as TensorBuffer]));
+    this.settings = { optimization, threads, profile, prepack, initializers };
+  }
+
+  #weights(buffers: ReadonlyMap<string, TensorBuffer>): Map<Tensor, TensorBuffer> {
+    const weights = new Map<Tensor, TensorBuffer>();
+    for (const [path, buffer] of buffers) {
+      const tensor = this.inputTensors.get(path);
+      if (!tensor) throw new ShapeError(`${this.name}: no input "${path}" for a shared weight`);
+      check(`${this.name}: weight "${path}"`, tensor, buffer, new Map());
+      weights.set(tensor, buffer);
+    }
+    return weights;
+  }
 }
 
 export class Program<I, O> {
@@ -62,43 +125,24 @@ export class Program<I, O> {
   readonly #spec: I;
   readonly #outputs: O;
   readonly #onnx: Pick<OnnxModel, "inputs" | "outputs">;
-  readonly #paths = new Map<Tensor, string>();
+  readonly #paths: ReadonlyMap<Tensor, string>;
   readonly #outputPaths: readonly string[];
   readonly #session: Session;
   readonly #inputTensors: ReadonlyMap<string, Tensor>;
   #disposed = false;
 
   /** Use {@link compile}. */
-  constructor(backend: Backend, fn: (inputs: MapTree<I, Tensor>) => O, inputs: I, options: CompileOptions) {
-    this.name = options.name ?? "program";
-    this.#spec = inputs;
-    const graph = new Graph();
-    const traced = mapTree(inputs, (leaf, path) => {
-      const tensor = graph.input(path, leaf.dtype as DType, leaf.shape);
-      this.#paths.set(tensor, path);
-      return tensor;
-    });
-    this.#inputTensors = new Map(flatten<Tensor>(traced as never));
-    const outputs = fn(traced);
-    this.#outputs = outputs;
-    const leaves = flatten<Tensor>(outputs as never);
-    for (const [path, leaf] of leaves) {
-      if (!(leaf instanceof Tensor))
-        throw new LongwaveError(`${this.name}: expected the traced function to return tensors, got something else at "${path}"`);
-    }
-    this.#outputPaths = leaves.map(([path]) => path);
-    const weights = this.#weights(options.weights ?? new Map());
-    const tensors = leaves.map(([, leaf]) => leaf);
-    if (weights.size > 0) refuseFoldableNodes(this.name, tensors, new Set(weights.keys()));
-    const model = toOnnx(graph, tensors, { initializers: new Set(weights.keys()), threads: options.threads ?? backend.threads });
-    this.#onnx = { inputs: model.inputs, outputs: model.outputs };
-    this.nodeCount = model.nodeCount;
-    this.modelBytes = model.bytes.byteLength;
-    const { threads, profile, prepack } = options;
-    const hasFloat64 = [...this.#inputTensors.values(), ...tensors].some(({ dtype }) => dtype === "f64");
-    const optimization = options.optimization ?? (hasFloat64 ? "basic" : "all");
-    const initializers = new Map(model.initializers.map(({ tensor, name }) => [name, weights.get(tensor) as TensorBuffer]));
-    this.#session = backend.createSession(model.bytes, { optimization, threads, profile, prepack, initializers });
+  constructor(traced: TracedProgram<I, O>, session: Session) {
+    this.name = traced.name;
+    this.nodeCount = traced.model.nodeCount;
+    this.modelBytes = traced.model.bytes.byteLength;
+    this.#spec = traced.spec;
+    this.#outputs = traced.outputs;
+    this.#onnx = { inputs: traced.model.inputs, outputs: traced.model.outputs };
+    this.#paths = traced.paths;
+    this.#outputPaths = traced.outputPaths;
+    this.#inputTensors = traced.inputTensors;
+    this.#session = session;
   }
 
   /**
@@ -187,17 +231,6 @@ export class Program<I, O> {
 
   #refuseDisposed(): void {
     if (this.#disposed) throw new BackendError(`${this.name}: this program was disposed`);
-  }
-
-  #weights(buffers: ReadonlyMap<string, TensorBuffer>): Map<Tensor, TensorBuffer> {
-    const weights = new Map<Tensor, TensorBuffer>();
-    for (const [path, buffer] of buffers) {
-      const tensor = this.#inputTensors.get(path);
-      if (!tensor) throw new ShapeError(`${this.name}: no input "${path}" for a shared weight`);
-      check(`${this.name}: weight "${path}"`, tensor, buffer, new Map());
-      weights.set(tensor, buffer);
-    }
-    return weights;
   }
 }
 

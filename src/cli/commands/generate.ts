@@ -93,6 +93,7 @@ export const generate = defineCommand({
     if (verifier && !verifier.lossless) context.stderr.write(`warning: ${verifier.name} verification is lossy: it changes the text\n`);
     using model = await openTextModel({ ...options, speculate }, context, {
       draw: options.verifier === "rejection" || options.verifier === "block",
+      prepare: samples === 1,
     });
     const { tokenizer } = model;
     const given = prompt === "-" ? (await readStdin(context)).toString("utf8") : prompt;

@@ -27,6 +27,8 @@ export interface LoadModelOptions {
   /** Never download: take what the hub's cache holds. Default false. */
   offline?: boolean;
   signal?: AbortSignal;
+  /** Called when the weights are there and before the tokenizer is read: for work that needs nothing else, on another thread. */
+  onWeights?: (model: InferenceModel) => void;
 }
 
 export interface LoadedModel {
@@ -60,6 +62,7 @@ export async function loadModel(source: string, options: LoadModelOptions = {}):
   using file = isGgufFile(path) ? openGguf(path) : undefined;
   const { weights = "stored" } = options;
   const { model, decoder } = file ? openGgufModel(file, weights) : openFloatModel(path, weights);
+  options.onWeights?.(model);
   const { tokenizer, chatTemplate } = file && !options.tokenizer ? ggufText(file) : textBeside(path, options.tokenizer);
   const { vocabSize } = model.config;
   // A model's vocabulary may be padded past its tokenizer's, never the other way round.

@@ -9,6 +9,7 @@ import { type SamplingOptionsInput, samplingOptions } from "../../decode/samplin
 import type { SpeculationSummary } from "../../decode/speculation-metrics.ts";
 import type { Verifier } from "../../decode/verifiers/verifier.ts";
 import type { DecoderConfig } from "../../models/decoder/config.ts";
+import type { InferenceModel } from "../../models/decoder/quantise.ts";
 import type { Backend } from "../../runtime/backend.ts";
 import { openBackend } from "../../runtime/open.ts";
 import { type ChatMessage, continuing, type Tokenizer } from "../../text/index.ts";
@@ -16,7 +17,7 @@ import { openDrafterSpec } from "./drafter-spec.ts";
 import { type GenerationSpeed, SpeedMeter } from "./generation-speed.ts";
 import { type LoadedModel, type LoadModelOptions, loadModel } from "./load-model.ts";
 
-export interface LoadOptions extends LoadModelOptions {
+export interface LoadOptions extends Omit<LoadModelOptions, "onWeights"> {
   /** Threads of ONNX Runtime. Default: the number of physical cores. */
   threads?: number;
   /** A backend that is open already; it stays open after `dispose`. */
@@ -29,6 +30,8 @@ export interface LoadOptions extends LoadModelOptions {
   drawDrafts?: boolean;
   /** Tokens of every call, for texts that are equal to the last bit with and without chains of drafts. Default 0: off. */
   exactBlock?: number;
+  /** Compile what the first answer needs while the vocabulary is read. False where the model's own runner is not used. Default true. */
+  prepare?: boolean;
 }
 
 export interface TextOptions {
@@ -70,29 +73,43 @@ export interface TextResult {
 /** Loads a model for generation. @throws as {@link loadModel}; BackendError when ONNX Runtime does not load. */
 export async function load(source: string, options: LoadOptions = {}): Promise<TextModel> {
   expectKnown("load", options, loadOptionNames);
-  const loaded = await loadModel(source, options);
+  const { speculate, exactBlock = 0 } = options;
   const own = options.backend === undefined;
   const backend = options.backend ?? openBackend(options.threads === undefined ? {} : { threads: options.threads }).backend;
+  const ownsDrafter = typeof speculate === "string";
+  let runner: DecoderRunner | undefined;
+  let ready: Promise<void> | undefined;
+  let drafter: Drafter | undefined;
+  const onWeights = (model: InferenceModel): void => {
+    const capacity = options.capacity ?? Math.min(model.config.contextLength, 4096);
+    runner = new DecoderRunner(backend, model, { capacity, exactBlock });
+    if (options.prepare === false || !isPlainTarget(speculate)) return;
+    // Weights are packed by a thread of the pool while this one reads the vocabulary.
+    ready = runner.compileAhead();
+    // Awaited below; if the vocabulary cannot be read either, that is what is told.
+    ready.catch(() => {});
+  };
   try {
-    const capacity = options.capacity ?? Math.min(loaded.model.config.contextLength, 4096);
-    const { speculate } = options;
-    const target = { backend, model: loaded.model, tokenizer: loaded.tokenizer, capacity };
-    const drafter =
+    const loaded = await loadModel(source, { ...options, onWeights });
+    await ready;
+    const made = runner as unknown as DecoderRunner;
+    const target = { backend, model: loaded.model, tokenizer: loaded.tokenizer, capacity: made.capacity };
+    drafter =
       typeof speculate === "string"
         ? await openDrafterSpec(speculate, target, { ...options, weights: "stored", draw: options.drawDrafts })
         : speculate;
-    const ownsDrafter = typeof speculate === "string";
-    try {
-      return new TextModel(loaded, backend, { own, capacity, drafter, ownsDrafter, exactBlock: options.exactBlock ?? 0 });
-    } catch (error) {
-      if (ownsDrafter) drafter?.dispose();
-      throw error;
-    }
+    return new TextModel(loaded, made, backend, { own, drafter, ownsDrafter });
   } catch (error) {
+    if (ownsDrafter) drafter?.dispose();
+    runner?.dispose();
     if (own) backend.dispose();
     throw error;
   }
 }
+
+/** Whether drafts need nothing of the model but its logits: trained heads read other rows, for which its program is compiled anew. */
+const isPlainTarget = (speculate: LoadOptions["speculate"]): boolean =>
+  speculate === undefined || (typeof speculate === "string" && /^(none|lookup|suffix|draft)\b/.test(speculate));
 
 export class TextModel {
   readonly loaded: LoadedModel;
@@ -106,21 +123,16 @@ export class TextModel {
 
   constructor(
     loaded: LoadedModel,
+    runner: DecoderRunner,
     backend: Backend,
-    {
-      own,
-      capacity,
-      drafter,
-      ownsDrafter,
-      exactBlock,
-    }: { own: boolean; capacity: number; drafter: Drafter | undefined; ownsDrafter: boolean; exactBlock: number },
+    { own, drafter, ownsDrafter }: { own: boolean; drafter: Drafter | undefined; ownsDrafter: boolean },
   ) {
     this.loaded = loaded;
+    this.runner = runner;
     this.backend = backend;
     this.#ownsBackend = own;
     this.#ownsDrafter = ownsDrafter;
     this.drafter = drafter;
-    this.runner = new DecoderRunner(backend, loaded.model, { capacity, exactBlock });
   }
 
   get tokenizer(): Tokenizer {
@@ -270,6 +282,7 @@ const loadOptionNames: readonly (keyof LoadOptions)[] = [
   "speculate",
   "drawDrafts",
   "exactBlock",
+  "prepare",
 ];
 
 /** Without types an option that is misspelt or misplaced would be ignored in silence. */

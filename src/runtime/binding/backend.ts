@@ -41,6 +41,11 @@ class BindingBackend implements Backend {
     return session;
   }
 
+  /** The addon makes sessions on the calling thread. */
+  async createSessionAsync(model: Uint8Array, options: SessionOptions = {}): Promise<Session> {
+    return this.createSession(model, options);
+  }
+
   dispose(): void {
     if (this.disposed) return;
     this.disposed = true;

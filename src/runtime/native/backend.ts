@@ -17,6 +17,8 @@ class NativeBackend implements Backend {
   readonly threads: number;
   private readonly environment: Environment;
   private readonly sessions = new Set<NativeSession>();
+  /** Sessions that a pool thread is making. */
+  private inProgress = 0;
   private disposed = false;
   private released = false;
 
@@ -34,6 +36,24 @@ class NativeBackend implements Backend {
       : this.create(model, options, options.threads ?? this.threads);
     this.sessions.add(session);
     return session;
+  }
+
+  async createSessionAsync(model: Uint8Array, options: SessionOptions = {}): Promise<Session> {
+    if (this.disposed) throw new BackendError("Backend: this backend was disposed");
+    if (options.threads !== undefined) threadsFrom(options.threads);
+    this.inProgress++;
+    try {
+      const session = await this.createLater(model, options);
+      if (this.disposed) {
+        session.dispose();
+        throw new BackendError("Backend: this backend was disposed while a session was made");
+      }
+      this.sessions.add(session);
+      return session;
+    } finally {
+      this.inProgress--;
+      this.releaseWhenIdle();
+    }
   }
 
   dispose(): void {
@@ -56,22 +76,41 @@ class NativeBackend implements Backend {
     try {
       return this.create(model, options, undefined);
     } catch (error) {
-      // onnxruntime-node's addon makes an environment without a pool; where it was first, sessions get their own.
-      if (!(error instanceof BackendError && /EnvCreatedWithGlobalThreadPools/.test(error.message))) throw error;
-      this.environment.poolThreads = undefined;
+      if (!this.hasNoPool(error)) throw error;
       return this.create(model, options, this.threads);
     }
   }
 
+  private async createLater(model: Uint8Array, options: SessionOptions): Promise<NativeSession> {
+    const open = (ownThreads: number | undefined): Promise<NativeSession> =>
+      NativeSession.openAsync(this.environment, model, { ...options, ownThreads }, this.onReleased);
+    if (!this.sharesPool(options)) return open(options.threads ?? this.threads);
+    try {
+      return await open(undefined);
+    } catch (error) {
+      if (!this.hasNoPool(error)) throw error;
+      return open(this.threads);
+    }
+  }
+
   private create(model: Uint8Array, options: SessionOptions, ownThreads: number | undefined): NativeSession {
-    return new NativeSession(this.environment, model, { ...options, ownThreads }, (released) => {
-      this.sessions.delete(released);
-      this.releaseWhenIdle();
-    });
+    return NativeSession.open(this.environment, model, { ...options, ownThreads }, this.onReleased);
+  }
+
+  private readonly onReleased = (session: NativeSession): void => {
+    this.sessions.delete(session);
+    this.releaseWhenIdle();
+  };
+
+  /** onnxruntime-node's addon makes an environment without a pool; where it was first, sessions get their own from now on. */
+  private hasNoPool(error: unknown): boolean {
+    if (!(error instanceof BackendError && /EnvCreatedWithGlobalThreadPools/.test(error.message))) return false;
+    this.environment.poolThreads = undefined;
+    return true;
   }
 
   private releaseWhenIdle(): void {
-    if (!this.disposed || this.released || this.sessions.size > 0) return;
+    if (!this.disposed || this.released || this.sessions.size > 0 || this.inProgress > 0) return;
     this.released = true;
     releaseEnvironment(this.environment);
   }

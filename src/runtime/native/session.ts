@@ -24,7 +24,7 @@ export class NativeSession implements Session {
   /** @internal */ readonly outputs: ReadonlyMap<string, Declared>;
   readonly inputNames: readonly string[];
   readonly outputNames: readonly string[];
-  private readonly weights: Value[] = [];
+  private readonly weights: readonly Value[];
   private readonly bindings = new Set<NativeBinding>();
   private readonly onReleased: (session: NativeSession) => void;
   private profile: ProfileFolder | undefined;
@@ -32,27 +32,40 @@ export class NativeSession implements Session {
   private released = false;
 
   /** @internal */
-  constructor(environment: Environment, model: Uint8Array, settings: NativeSessionSettings, onReleased: (session: NativeSession) => void) {
+  constructor({ environment, weights, profile }: SessionSetup, pointer: bigint, onReleased: (session: NativeSession) => void) {
     this.environment = environment;
+    this.weights = weights;
+    this.profile = profile;
     this.onReleased = onReleased;
-    const { functions } = environment.library;
-    checkInitializers(model, settings.initializers ?? new Map());
-    let pointer: bigint | undefined;
-    try {
-      if (settings.profile) this.profile = new ProfileFolder();
-      pointer = this.create(model, settings);
-      this.inputs = readDeclared(environment, pointer, "Input");
-      this.outputs = readDeclared(environment, pointer, "Output");
-      checkNoPassThrough(this.inputs, this.outputs);
-    } catch (error) {
-      if (pointer !== undefined) functions.ReleaseSession(pointer);
-      for (const weight of this.weights) functions.ReleaseValue(weight.pointer);
-      this.removeProfile();
-      throw error;
-    }
     this.pointer = pointer;
+    this.inputs = readDeclared(environment, pointer, "Input");
+    this.outputs = readDeclared(environment, pointer, "Output");
+    checkNoPassThrough(this.inputs, this.outputs);
     this.inputNames = [...this.inputs.keys()];
     this.outputNames = [...this.outputs.keys()];
+  }
+
+  /** @internal */
+  static open(
+    environment: Environment,
+    model: Uint8Array,
+    settings: NativeSessionSettings,
+    onReleased: (session: NativeSession) => void,
+  ): NativeSession {
+    const setup = new SessionSetup(environment, model, settings);
+    return setup.finish(() => setup.create(model), onReleased);
+  }
+
+  /** @internal On a pool thread. */
+  static async openAsync(
+    environment: Environment,
+    model: Uint8Array,
+    settings: NativeSessionSettings,
+    onReleased: (session: NativeSession) => void,
+  ): Promise<NativeSession> {
+    const setup = new SessionSetup(environment, model, settings);
+    const made = await setup.createAsync(model);
+    return setup.finish(made, onReleased);
   }
 
   bind(inputs: ReadonlyMap<string, TensorBuffer>, outputs: ReadonlyMap<string, TensorBuffer>): Binding {
@@ -94,20 +107,111 @@ export class NativeSession implements Session {
     if (this.disposed) this.releaseWhenIdle();
   }
 
-  private create(model: Uint8Array, settings: NativeSessionSettings): bigint {
-    const { functions, receive } = this.environment.library;
-    const options = receive("createSession", (out) => functions.CreateSessionOptions(out));
+  private refuseWhenDisposed(): void {
+    if (this.disposed) throw new BackendError("Session: this session was disposed");
+  }
+
+  /** Order matters: bindings, then the session, then the weights it refers to. */
+  private releaseWhenIdle(): void {
+    if (this.released || this.bindings.size > 0) return;
+    this.released = true;
+    const { functions } = this.environment.library;
+    functions.ReleaseSession(this.pointer);
+    for (const { pointer } of this.weights) functions.ReleaseValue(pointer);
+    this.removeProfile();
+    this.onReleased(this);
+  }
+
+  private removeProfile(): void {
+    this.profile?.remove();
+    this.profile = undefined;
+  }
+}
+
+/** What a session is made of until there is one: its options, and the weights that it refers to. */
+class SessionSetup {
+  readonly environment: Environment;
+  readonly weights: Value[] = [];
+  readonly profile: ProfileFolder | undefined;
+  private readonly options: bigint;
+  /** Held while a thread reads it. */
+  model: Uint8Array | undefined;
+
+  constructor(environment: Environment, model: Uint8Array, settings: NativeSessionSettings) {
+    this.environment = environment;
+    checkInitializers(model, settings.initializers ?? new Map());
+    const { functions, receive } = environment.library;
+    this.options = receive("createSession", (out) => functions.CreateSessionOptions(out));
     try {
-      this.configure(options, settings);
-      return receive("createSession", (out) =>
-        functions.CreateSessionFromArray(this.environment.pointer, model, model.byteLength, options, out),
-      );
-    } finally {
-      functions.ReleaseSessionOptions(options);
+      if (settings.profile) this.profile = new ProfileFolder();
+      this.configure(settings);
+    } catch (error) {
+      this.giveUp();
+      throw error;
     }
   }
 
-  private configure(options: bigint, settings: NativeSessionSettings): void {
+  create(model: Uint8Array): bigint {
+    const { functions, receive } = this.environment.library;
+    return receive("createSession", (out) =>
+      functions.CreateSessionFromArray(this.environment.pointer, model, model.byteLength, this.options, out),
+    );
+  }
+
+  /** Resolves to what gives the pointer or throws, when the thread has ended. */
+  async createAsync(model: Uint8Array): Promise<() => bigint> {
+    const { functions, check } = this.environment.library;
+    // Memory of its own, which garbage collection does not move.
+    const out = new BigUint64Array(new ArrayBuffer(8));
+    const { pointer } = this.environment;
+    this.model = model;
+    try {
+      const status = await new Promise<bigint | null>((resolve, reject) => {
+        functions.CreateSessionFromArray.async(pointer, model, model.byteLength, this.options, out, (error, result) =>
+          error ? reject(error) : resolve(result),
+        );
+      });
+      return () => {
+        check(status, "createSession");
+        return out[0];
+      };
+    } catch (cause) {
+      return () => {
+        throw new BackendError(`createSession: ${cause instanceof Error ? cause.message : cause}`, {
+          cause,
+          hint: "At most 256 asynchronous calls may be in flight in one process: await some before starting others.",
+        });
+      };
+    } finally {
+      this.model = undefined;
+    }
+  }
+
+  /** The session that `make` gives a pointer to; without one nothing is left behind. */
+  finish(make: () => bigint, onReleased: (session: NativeSession) => void): NativeSession {
+    const { functions } = this.environment.library;
+    let pointer: bigint | undefined;
+    try {
+      pointer = make();
+      const session = new NativeSession(this, pointer, onReleased);
+      functions.ReleaseSessionOptions(this.options);
+      return session;
+    } catch (error) {
+      if (pointer !== undefined) functions.ReleaseSession(pointer);
+      this.giveUp();
+      throw error;
+    }
+  }
+
+  private giveUp(): void {
+    const { functions } = this.environment.library;
+    functions.ReleaseSessionOptions(this.options);
+    for (const weight of this.weights) functions.ReleaseValue(weight.pointer);
+    this.profile?.remove();
+  }
+
+  private configure(settings: NativeSessionSettings): void {
+    const { options } = this;
     const { functions, check } = this.environment.library;
     const set = (status: bigint | null) => check(status, "createSession");
     const entry = (key: string, value: string) => set(functions.AddSessionConfigEntry(options, key, value));
@@ -131,25 +235,5 @@ export class NativeSession implements Session {
       this.weights.push(value);
       set(functions.AddInitializer(options, name, value.pointer));
     }
-  }
-
-  private refuseWhenDisposed(): void {
-    if (this.disposed) throw new BackendError("Session: this session was disposed");
-  }
-
-  /** Order matters: bindings, then the session, then the weights it refers to. */
-  private releaseWhenIdle(): void {
-    if (this.released || this.bindings.size > 0) return;
-    this.released = true;
-    const { functions } = this.environment.library;
-    functions.ReleaseSession(this.pointer);
-    for (const { pointer } of this.weights) functions.ReleaseValue(pointer);
-    this.removeProfile();
-    this.onReleased(this);
-  }
-
-  private removeProfile(): void {
-    this.profile?.remove();
-    this.profile = undefined;
   }
 }
