@@ -23,7 +23,7 @@ import { fileURLToPath } from "node:url";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const dist = join(root, "dist");
-const joined = ["zod", "commander", "picocolors", "@bufbuild/protobuf", "onnx-buf", "@huggingface/jinja"];
+const joined = ["zod", "commander", "picocolors", "yaml", "@bufbuild/protobuf", "onnx-buf", "@huggingface/jinja"];
 const flags = new Set(process.argv.slice(2));
 if (flags.has("--if-missing") && existsSync(join(dist, "cli", "main.js"))) process.exit(0);
 if (flags.has("--if-changed") && isCurrent()) process.exit(0);

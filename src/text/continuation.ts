@@ -16,6 +16,8 @@ export function continuing(tokenizer: Tokenizer, prompt: ArrayLike<number>): Pic
       return decoder;
     },
     specialIds: tokenizer.specialIds,
-    hash: tokenizer.hash,
+    get hash() {
+      return tokenizer.hash;
+    },
   };
 }

@@ -100,8 +100,8 @@ export function checkTokenizerFile(json: JsonObject, label = "tokenizer.json"): 
     if (value !== null && !isObject(value)) throw wrong(part, "an object or null", value);
   }
 
-  const checkId = (id: unknown, where: string): number => {
-    if (!Number.isInteger(id) || (id as number) < 0 || (id as number) >= maxIds) throw wrong(where, `an id from 0 to ${maxIds - 1}`, id);
+  const checkId = (id: unknown, where: () => string): number => {
+    if (!Number.isInteger(id) || (id as number) < 0 || (id as number) >= maxIds) throw wrong(where(), `an id from 0 to ${maxIds - 1}`, id);
     return id as number;
   };
   const vocab = new Map<string, number>();
@@ -123,7 +123,7 @@ export function checkTokenizerFile(json: JsonObject, label = "tokenizer.json"): 
     });
   } else {
     if (!isObject(model.vocab)) throw wrong("model.vocab", "an object of ids by token", model.vocab);
-    for (const [token, id] of Object.entries(model.vocab)) addEntry(token, checkId(id, `model.vocab[${show(token)}]`), "model.vocab");
+    for (const [token, id] of Object.entries(model.vocab)) addEntry(token, checkId(id, () => `model.vocab[${show(token)}]`), "model.vocab");
   }
 
   const added = json.added_tokens ?? [];
@@ -131,7 +131,7 @@ export function checkTokenizerFile(json: JsonObject, label = "tokenizer.json"): 
   const addedTokens = added.map((entry: unknown, index): AddedToken => {
     const where = `added_tokens[${index}]`;
     if (!isObject(entry) || typeof entry.content !== "string" || entry.content === "") throw wrong(where, "an object with content", entry);
-    const id = checkId(entry.id, `${where}.id`);
+    const id = checkId(entry.id, () => `${where}.id`);
     addEntry(entry.content, id, where);
     const special = entry.special === true;
     return {
