@@ -123,7 +123,12 @@ export function checkTokenizerFile(json: JsonObject, label = "tokenizer.json"): 
     });
   } else {
     if (!isObject(model.vocab)) throw wrong("model.vocab", "an object of ids by token", model.vocab);
-    for (const [token, id] of Object.entries(model.vocab)) addEntry(token, checkId(id, () => `model.vocab[${show(token)}]`), "model.vocab");
+    for (const [token, id] of Object.entries(model.vocab))
+      addEntry(
+        token,
+        checkId(id, () => `model.vocab[${show(token)}]`),
+        "model.vocab",
+      );
   }
 
   const added = json.added_tokens ?? [];
