@@ -20,6 +20,8 @@ export interface Corpus {
   readonly totalBytes: number;
   /** Equal fingerprints mean equal documents. */
   readonly fingerprint: string;
+  /** Some files are long, and were cut into several documents without being asked to. Default false. */
+  readonly isCut?: boolean;
   /** The documents, streamed; every call starts again. */
   documents(options?: ReadOptions): AsyncIterable<TextDocument>;
 }

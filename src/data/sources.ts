@@ -8,7 +8,7 @@ import { parseOptions } from "../base/schema.ts";
 import type { Corpus, ReadOptions, TextDocument } from "./corpus.ts";
 import { byCodeUnit, findFiles, isGlob } from "./glob.ts";
 import { readTextField } from "./json-lines.ts";
-import { createSplitter, type SplitBy } from "./split-text.ts";
+import { createSplitter, type SplitBy, wholeFileBytes } from "./split-text.ts";
 import { readText } from "./utf8-reader.ts";
 
 const jsonLinesExtensions = [".jsonl", ".ndjson"];
@@ -49,6 +49,7 @@ export function openCorpus(inputs: string | readonly string[], options: SourceOp
     name,
     totalBytes: files.reduce((sum, { bytes }) => sum + bytes, 0),
     fingerprint: fingerprint.digest("hex"),
+    isCut: splitBy === "auto" && files.some(({ path, bytes }) => bytes > wholeFileBytes && !isJsonLines(path)),
     async *documents(read = {}) {
       let any = false;
       for (const file of files) {
@@ -63,8 +64,10 @@ export function openCorpus(inputs: string | readonly string[], options: SourceOp
   };
 }
 
+const isJsonLines = (path: string): boolean => jsonLinesExtensions.includes(extname(path).toLowerCase());
+
 function readFile(file: SourceFile, field: string, splitBy: SplitBy, options: ReadOptions): AsyncIterable<string> {
-  if (jsonLinesExtensions.includes(extname(file.path).toLowerCase())) return readTextField(file.path, field, options);
+  if (isJsonLines(file.path)) return readTextField(file.path, field, options);
   return readDocuments(file, splitBy, options);
 }
 

@@ -13,6 +13,9 @@ const isModule = (text: string): boolean => /\.(js|mjs|ts|mts)$/.test(text);
 /** What a run records as the name of its environment. */
 export const environmentName = (env: string): string => (isModule(env) ? basename(env) : env);
 
+/** Where it is found again from any folder. */
+export const environmentSource = (env: string): string => (isModule(env) ? resolve(env) : env);
+
 /** Mean return from which the environment counts as solved. @throws UsageError for an unknown id. */
 export const thresholdOf = (env: string): number | undefined => (isModule(env) ? undefined : environmentInfo(env).rewardThreshold);
 

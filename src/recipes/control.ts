@@ -4,13 +4,13 @@ import { writeFileAtomic } from "../base/atomic.ts";
 import { UsageError } from "../base/errors.ts";
 import { changeableSettings, createRunDirectory, type RunDirectory, type RunEvent, runLoop, withSinks } from "../engine/index.ts";
 import { countParameters } from "../nn/index.ts";
-import { controlSchema, controlSettings } from "../rl/control/options.ts";
+import { controlSchema, controlSettings, ignoredControlOptions } from "../rl/control/options.ts";
 import { describeSpace } from "../rl/control/spaces.ts";
 import { ControlTrainer } from "../rl/control/trainer.ts";
 import { type AggregateScore, aggregateScores } from "../rl/core/aggregate-scores.ts";
 import type { Backend } from "../runtime/backend.ts";
-import { type ControlRunOptions, type ControlRunSettings, parseControlRun } from "./control-options.ts";
-import { environmentName, openNamedEnvironments, thresholdOf } from "./control-source.ts";
+import { type ControlRunOptions, type ControlRunSettings, controlDefaults, parseControlRun } from "./control-options.ts";
+import { environmentName, environmentSource, openNamedEnvironments, thresholdOf } from "./control-source.ts";
 import { machineArtifact, stage, warning } from "./events.ts";
 import { locateRun, openFormer, recordOf, settingsOf } from "./training-run.ts";
 
@@ -121,7 +121,8 @@ async function* learn(settings: ControlRunSettings, { backend, signal, onRun }: 
   try {
     const numUpdates = Math.ceil(steps / trainer.stepsPerIteration);
     yield stage("environment", describeTask(settings, trainer), { progress: 1 });
-    const config = recordOf(settings, {}, ["seeds"]);
+    const config = recordOf(settings, { env: environmentSource(settings.env) }, ["seeds"]);
+    for (const message of ignoredControlOptions(algorithm, controlDefaults(settings))) yield warning(message);
     if (former && former.checkpoints.steps().length === 0)
       yield warning(`${former.path}: there is no checkpoint yet; the run starts from the beginning`);
     const name = settings.seeds > 1 ? `${nameOf(settings)}-seed${seed}` : nameOf(settings);

@@ -104,7 +104,8 @@ export async function* tokenise(
       ),
     );
     const count = `${file.numTokens.toLocaleString("en")} tokens in ${file.numDocuments.toLocaleString("en")} documents`;
-    yield stage("data", `data: ${count}${isReused ? " (tokenised before)" : ""}`, { progress: 1 });
+    const notes = [...(corpus.isCut ? ["long files are cut at blank lines: --split-by"] : []), ...(isReused ? ["tokenised before"] : [])];
+    yield stage("data", `data: ${count}${notes.length > 0 ? ` (${notes.join("; ")})` : ""}`, { progress: 1 });
     return file;
   } catch (error) {
     for (const path of made) removeIfEmpty(path);

@@ -64,6 +64,7 @@ export const evaluate = defineCommand({
       ...{ validation: options.validation, tokenizer, signal, report: line.update, warn },
     });
     let evaluator: InstanceType<typeof Evaluator> | undefined;
+    let soFar: { batch: number; batches: number; tokens: number; loss: number } | undefined;
     try {
       const { contextLength, position } = decoder.config;
       const length = options.sequenceLength ?? data.sequenceLength ?? Math.min(contextLength, 1024);
@@ -87,11 +88,14 @@ export const evaluate = defineCommand({
       const metrics = await evaluator.run(rows, {
         bytesOfToken: tokenByteLengths(tokenizer),
         ...{ maxBatches, signal },
-        onProgress: ({ batch, batches, tokens, loss }) =>
+        onProgress: (progress) => {
+          soFar = progress;
+          const { batch, batches, tokens, loss } = progress;
           line.update(() => {
             const rest = (secondsSince() / batch) * (batches - batch);
             return `evaluating: batch ${batch}/${batches}  ${tokens.toLocaleString("en-US")} tokens  loss ${formatMetric(loss)}  ETA ${formatDuration(rest)}`;
-          }),
+          });
+        },
       });
       line.clear();
       const seconds = secondsSince();
@@ -112,6 +116,14 @@ export const evaluate = defineCommand({
       context.print(
         `tokens        ${metrics.tokens.toLocaleString("en-US")} in ${formatDuration(seconds)}${isCut ? ", not all: see --max-batches" : ""}`,
       );
+    } catch (error) {
+      line.clear();
+      // Minutes of work are worth a number; it goes where no script takes it for the result.
+      if (signal.aborted && soFar)
+        context.stderr.write(
+          `loss so far   ${soFar.loss.toFixed(4)} nats a token over ${soFar.tokens.toLocaleString("en-US")} tokens, batch ${soFar.batch} of ${soFar.batches}\n`,
+        );
+      throw error;
     } finally {
       line.clear();
       evaluator?.dispose();

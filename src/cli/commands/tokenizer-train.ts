@@ -10,7 +10,7 @@ const endOfText = "<|endoftext|>";
 
 const schema = z.object({
   files: z.array(z.string().min(1)).min(1).describe("Text or JSONL files, folders, or patterns in quotes such as 'data/**/*.txt'."),
-  out: z.string().min(1).describe("Folder for tokenizer.json and tokenizer_config.json.").meta({ short: "o", placeholder: "folder" }),
+  output: z.string().min(1).describe("Folder for tokenizer.json and tokenizer_config.json.").meta({ short: "o", placeholder: "folder" }),
   ...bpeTrainerOptions.shape,
   ...sourceSchema.shape,
   specialTokens: bpeTrainerOptions.shape.specialTokens.default([endOfText]),
@@ -36,7 +36,7 @@ export const tokenizerTrain = defineCommand({
     },
   ],
   run: async (options, context) => {
-    const { files, out, field, splitBy, extensions, bosToken, eosToken, padToken, addBos, maxLength, ...trainer } = options;
+    const { files, output, field, splitBy, extensions, bosToken, eosToken, padToken, addBos, maxLength, ...trainer } = options;
     const { openCorpus } = await import("../../data/sources.ts");
     const { saveTokenizer, trainBpe } = await import("../../text/index.ts");
     const special = trainer.specialTokens;
@@ -59,13 +59,13 @@ export const tokenizerTrain = defineCommand({
     }
     const progress = progressLine(context);
     const trained = await trainBpe(texts(), trainer, { signal, onProgress: progress.show }).finally(progress.end);
-    saveTokenizer(out, trained, roles);
+    saveTokenizer(output, trained, roles);
     const seconds = (performance.now() - start) / 1000;
-    const result = { folder: out, vocabSize: trained.tokens.length, numMerges: trained.merges.length, numCharacters, seconds };
+    const result = { folder: output, vocabSize: trained.tokens.length, numMerges: trained.merges.length, numCharacters, seconds };
     if (context.json) context.printJson(result);
     else {
       const merged = `${result.vocabSize} tokens, ${result.numMerges} merges`;
-      context.print(`${merged} from ${formatCount(numCharacters)} characters in ${formatDuration(seconds)}: ${out}`);
+      context.print(`${merged} from ${formatCount(numCharacters)} characters in ${formatDuration(seconds)}: ${output}`);
     }
   },
 });

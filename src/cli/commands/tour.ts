@@ -58,6 +58,9 @@ export const tour = defineCommand({
       if (speculation) context.print(speculationText(speculation));
     } finally {
       progress?.close();
+      const part = (Object.keys(runs) as TourPart[]).at(-1);
+      if (context.signal.aborted && part)
+        context.stderr.write(`go on with it:  ${context.program} ${commands[part]} --resume ${runs[part]}\n`);
       // What was finished is worth a look even when the rest was interrupted.
       if (folder !== "") await writePage(folder, context);
     }
@@ -65,6 +68,9 @@ export const tour = defineCommand({
     context.print(`the tour took ${formatDuration((performance.now() - started) / 1000)}`);
   },
 });
+
+/** The command of each part. */
+const commands: Record<TourPart, string> = { train: "pretrain", align: "grpo", accelerate: "train-drafter" };
 
 /** Commands that use what the parts made. */
 function nextSteps({ train, align, accelerate }: Partial<Record<TourPart, string>>): string[] {

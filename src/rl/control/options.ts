@@ -125,6 +125,51 @@ export const algorithmDefaults: Readonly<Record<ControlAlgorithm, ControlOptions
   },
 };
 
+const gradient = ["ppo", "a2c", "reinforce"] as const;
+const trustRegion = ["trpo", "npg"] as const;
+
+/** Which algorithms read an option; all of them read the others. */
+const readers: Partial<Record<keyof ControlSettings, readonly ControlAlgorithm[]>> = {
+  clipRange: ["ppo"],
+  clipRangeSchedule: ["ppo"],
+  clip: ["ppo"],
+  dualClip: ["ppo"],
+  batchSize: ["ppo", ...trustRegion],
+  numEpochs: gradient,
+  valueClip: gradient,
+  clipRangeValue: gradient,
+  klCoefficient: gradient,
+  valueCoefficient: gradient,
+  entropyCoefficient: gradient,
+  maxGradNorm: gradient,
+  valueLearningRate: gradient,
+  valueEpochs: gradient,
+  cgMaxSteps: trustRegion,
+  cgDamping: trustRegion,
+  numCriticUpdates: trustRegion,
+  subSamplingFactor: trustRegion,
+  fisherSubSampling: trustRegion,
+  klDirection: trustRegion,
+  klReduction: trustRegion,
+  fisher: trustRegion,
+  lineSearchMaxIterations: ["trpo"],
+  lineSearchShrinkingFactor: ["trpo"],
+  minImprovementRatio: ["trpo"],
+};
+
+/**
+ * What to say of options that were changed and that this algorithm does not read.
+ * @param usual values that do not count as changed, over the schema's.
+ */
+export function ignoredControlOptions(settings: ControlSettings, usual: ControlOptions = {}): string[] {
+  return (Object.entries(readers) as [keyof ControlSettings, readonly ControlAlgorithm[]][])
+    .filter(([name, algorithms]) => {
+      const expected = usual[name] ?? controlSchema.shape[name].parse(undefined);
+      return !algorithms.includes(settings.algo) && settings[name] !== expected;
+    })
+    .map(([name, algorithms]) => `${name} has no effect: ${settings.algo} does not read it, ${algorithms.join(", ")} would`);
+}
+
 /**
  * Settings with the algorithm's usual values below those given.
  * @throws UsageError for an option that is unknown, out of range, or at odds with another.
