@@ -27,7 +27,7 @@ export interface GenerationRequest {
   eosTokenIds?: readonly number[];
   /** A grammar that the answer has to keep to (see `compileGrammar`). One object for each request that runs at the same time. */
   grammar?: GrammarStep;
-  /** Seed of this request. Default 0. */
+  /** Seed of this request. Its number among the requests counts as well: those of one seed are different samples. Default 0. */
   seed?: number;
   /**
    * Leading tokens of the prompt that row 0 of the runner holds already (an earlier turn, a prompt from disk): they are not read again, unless
