@@ -17,13 +17,15 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { createRequire } from "node:module";
-import { dirname, isAbsolute, join } from "node:path";
+import { createRequire, isBuiltin } from "node:module";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const dist = join(root, "dist");
+const { exports, dependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
 const joined = ["zod", "commander", "picocolors", "yaml", "@bufbuild/protobuf", "onnx-buf", "@huggingface/jinja"];
+const installed = Object.keys(dependencies).filter((name) => !joined.includes(name));
 const flags = new Set(process.argv.slice(2));
 if (flags.has("--if-missing") && existsSync(join(dist, "cli", "main.js"))) process.exit(0);
 if (flags.has("--if-changed") && isCurrent()) process.exit(0);
@@ -63,7 +65,6 @@ async function tools() {
 
 /** Puts one file for each export, the command and the worker, and what they share in chunks/, in the place of the compiled modules. */
 async function bundle() {
-  const { exports } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
   const entries = Object.values(exports).flatMap(({ default: file }) => (file ? [file.slice("./dist/".length, -".js".length)] : []));
   // Modules find assets/ two folders above themselves, and the worker beside themselves.
   const input = Object.fromEntries([...entries, "cli/main"].map((name) => [name, join(staged, `${name}.js`)]));
@@ -77,10 +78,12 @@ async function bundle() {
   removeEmptyFolders(staged);
 }
 
-/** What is joined too: many small modules that every command needs. Others are loaded from node_modules, most of them when they are needed. */
+/**
+ * What users have: Node's modules, and dependencies that are loaded from node_modules, most of them when they are needed. The others, many small
+ * modules that every command needs, are joined too, and so are the helpers that the bundler itself imports.
+ */
 function isExternal(name) {
-  if (name.startsWith(".") || isAbsolute(name)) return false;
-  return !joined.some((dependency) => name === dependency || name.startsWith(`${dependency}/`));
+  return isBuiltin(name) || installed.some((dependency) => name === dependency || name.startsWith(`${dependency}/`));
 }
 
 function licenceOf(name) {
