@@ -172,7 +172,7 @@ function compareDequantised(comparison: Comparison, folder: Folder, stem: string
 function compareBlocks(comparison: Comparison, path: string): void {
   const blocks = loadQuantisedGguf(path, { weights: "stored" });
   const plainModel = loadDecoder(path);
-  const { layers, head } = blocks.parameters.tree;
+  const { embedding, layers, head } = blocks.parameters.tree;
   const whole = plainModel.parameters.tree as unknown as typeof blocks.parameters.tree;
   const pairs = layers.flatMap(({ attention, mlp }, i): [string, unknown, unknown][] => [
     [`layers.${i}.qkv`, attention.qkv?.weight, whole.layers[i].attention.qkv?.weight],
@@ -180,7 +180,7 @@ function compareBlocks(comparison: Comparison, path: string): void {
     [`layers.${i}.up`, mlp?.up.weight, whole.layers[i].mlp?.up.weight],
     [`layers.${i}.down`, mlp?.down.weight, whole.layers[i].mlp?.down.weight],
   ]);
-  pairs.push(["head", head?.weight, whole.head?.weight ?? whole.embedding.tokens]);
+  pairs.push(["embedding", embedding.tokens, whole.embedding.tokens], ["head", head?.weight, whole.head?.weight]);
   for (const [place, own, reference] of pairs) {
     if (own === undefined || reference === undefined) continue;
     const { data, shape } = reference as { data: Float32Array; shape: readonly number[] };
