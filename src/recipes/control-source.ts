@@ -16,6 +16,10 @@ export const environmentName = (env: string): string => (isModule(env) ? basenam
 /** Where it is found again from any folder. */
 export const environmentSource = (env: string): string => (isModule(env) ? resolve(env) : env);
 
+/** Whether a saved environment is a module of the same name: where it lies may change. */
+export const isSameModule = (saved: unknown, env: string): boolean =>
+  typeof saved === "string" && isModule(saved) && isModule(env) && basename(saved) === basename(env);
+
 /** Mean return from which the environment counts as solved. @throws UsageError for an unknown id. */
 export const thresholdOf = (env: string): number | undefined => (isModule(env) ? undefined : environmentInfo(env).rewardThreshold);
 

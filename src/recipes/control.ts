@@ -10,7 +10,7 @@ import { ControlTrainer } from "../rl/control/trainer.ts";
 import { type AggregateScore, aggregateScores } from "../rl/core/aggregate-scores.ts";
 import type { Backend } from "../runtime/backend.ts";
 import { type ControlRunOptions, type ControlRunSettings, controlDefaults, parseControlRun } from "./control-options.ts";
-import { environmentName, environmentSource, openNamedEnvironments, thresholdOf } from "./control-source.ts";
+import { environmentName, environmentSource, isSameModule, openNamedEnvironments, thresholdOf } from "./control-source.ts";
 import { machineArtifact, stage, warning } from "./events.ts";
 import { locateRun, openFormer, recordOf, settingsOf } from "./training-run.ts";
 
@@ -145,7 +145,7 @@ async function* learn(settings: ControlRunSettings, { backend, signal, onRun }: 
         ...(keepBest && evaluateEvery > 0 ? { keepBest: { metric: "eval/mean_reward", mode: "max" as const } } : {}),
         checkpoints: run.checkpoints,
         config,
-        changeable: changeableAtResume,
+        changeable: isSameModule(former?.config.env, env) ? [...changeableAtResume, "env"] : changeableAtResume,
         ...(resume && run.checkpoints.steps().length > 0 ? { resume: resume.checkpoint } : {}),
       },
       signal,

@@ -1,6 +1,6 @@
 // `longwave rl` and its sub-commands, from training to a page and an ONNX file, with a module's environment too.
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
@@ -145,9 +145,17 @@ describe("rl", () => {
           step: (action) => ({ observation: [0], reward: ${reward}, terminated: true, truncated: false }) };
       }`;
     writeFileSync(module, text("action"));
-    const { code, err } = await run("rl", "--env", module, "--steps", "64", "--evaluate-every", "64", ...short, "--name", "coin");
+    const { code, out, err } = await run("rl", "--env", module, "--steps", "64", "--evaluate-every", "64", ...short, "--name", "coin");
     expect(err).toBe("");
     expect(code).toBe(0);
+    // A project that was moved: the module lies elsewhere, and is the same one.
+    const moved = join(mkdtempSync(join(folder, "moved-")), "coin.mjs");
+    renameSync(module, moved);
+    const coin = /run folder: (\S+)/.exec(out)?.[1] as string;
+    const resumed = await run("rl", "--resume", coin, "--env", moved, "--steps", "128");
+    expect(resumed.err).toBe("");
+    expect(resumed.code).toBe(0);
+    expect((await run("rl", "--resume", coin, "--env", "CartPole-v1", "--steps", "192")).code).toBe(1);
     const broken = join(folder, "broken.mjs");
     writeFileSync(broken, text("NaN"));
     const failed = await run("rl", "--env", broken, "--steps", "64", ...short, "--name", "broken");
