@@ -73,7 +73,13 @@ async function bundle() {
   const { output } = await built.generate({ entryFileNames: "[name].js", chunkFileNames: "chunks/[name]-[hash].js" });
   for (const name of readdirSync(staged, { recursive: true, encoding: "utf8" })) if (name.endsWith(".js")) rmSync(join(staged, name));
   mkdirSync(join(staged, "chunks"));
-  for (const { fileName, code } of output) writeFileSync(join(staged, fileName), code);
+  for (const { fileName, code } of output) {
+    const [folder, ...rest] = fileName.split("/");
+    const isInPlace = code.includes("vector-worker.js") ? folder === "chunks" && rest.length === 1 : rest.length === 1;
+    if (/\bimport\.meta\.url\b/.test(code) && !isInPlace)
+      throw new Error(`${fileName}: expected code that looks for files beside itself in a folder of dist/, with the worker in chunks/`);
+    writeFileSync(join(staged, fileName), code);
+  }
   writeFileSync(join(staged, "LICENSES.txt"), joined.map(licenceOf).join("\n"));
   removeEmptyFolders(staged);
 }
@@ -88,11 +94,16 @@ function isExternal(name) {
 
 function licenceOf(name) {
   const folder = join(root, "node_modules", name);
-  const { version, license } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
+  const manifest = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
+  const { version, license } = manifest;
+  const { author, repository } = manifest;
   const own = readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));
   // Some packages name the Apache licence without its text; the compiler comes with it.
   const file = own ? join(folder, own) : /Apache-2\.0/.test(license) ? join(root, "node_modules", "typescript", "LICENSE.txt") : undefined;
-  return `${name} ${version} (${license})\n\n${file ? readFileSync(file, "utf8").trim() : ""}\n`;
+  const text = file
+    ? readFileSync(file, "utf8").trim()
+    : `Copyright ${author?.name ?? author ?? "its authors"}; no text of the licence comes with it: see ${repository?.url ?? repository ?? name}`;
+  return `${name} ${version} (${license})\n\n${text}\n`;
 }
 
 function removeEmptyFolders(folder) {

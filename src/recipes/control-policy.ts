@@ -6,7 +6,7 @@ import { evaluatePolicy } from "../rl/control/agent.ts";
 import type { EpisodeResult } from "../rl/control/evaluation.ts";
 import { type ControlPolicy, loadControlPolicy } from "../rl/control/policy-file.ts";
 import type { Backend } from "../runtime/backend.ts";
-import { openNamedEnvironments } from "./control-source.ts";
+import { environmentName, openNamedEnvironments } from "./control-source.ts";
 import { locateRun, openFormer } from "./training-run.ts";
 
 /** A policy that was found by the path of a run folder, a checkpoint or the folder of a saved policy. */
@@ -68,7 +68,7 @@ export async function evaluateRun(
   const source = sourceOf(path, policy, env);
   const environments = await openNamedEnvironments(source.env, Math.min(envs, episodes), { options: source.options });
   const results = await evaluatePolicy(backend, policy, environments, { episodes, ...rest });
-  return { results, located, environment: source.env };
+  return { results, located, environment: environmentName(source.env) };
 }
 
 /** The environment of a policy, as the run recorded it. */

@@ -16,7 +16,7 @@ export {
   savedControlSettings,
 } from "./control-options.ts";
 export { type EvaluateRunOptions, evaluateRun, type LocatedPolicy, locatePolicy, sourceOf } from "./control-policy.ts";
-export { openNamedEnvironments, openSingleEnvironment } from "./control-source.ts";
+export { environmentName, openNamedEnvironments, openSingleEnvironment } from "./control-source.ts";
 export { type EpisodeFrame, episodePage, type RecordedEpisode, type RecordOptions, recordEpisode } from "./control-watch.ts";
 export { openDrafter, resolveDrafter } from "./drafter-source.ts";
 export { type GrpoContext, grpo } from "./grpo.ts";

@@ -32,7 +32,7 @@ const quantisedEmbeddingOperator: Operator<{ readonly bits: 4 | 8; readonly hasO
     const centred = emitter.value("Sub", [emitter.value("Cast", [levels], { to: onnxType.f32 }), middle]);
     let values = emitter.value("Mul", [centred, column(gathered[1])]);
     if (hasOffsets) values = emitter.value("Add", [values, column(gathered[2])]);
-    emitter.node("Reshape", [values, emitter.ints([...ids.shape.map(() => 0), -1])], [emitter.output(node)]);
+    emitter.node("Reshape", [values, emitter.ints([...ids.shape.map(() => 0), (blocks * bytes * 8) / bits])], [emitter.output(node)]);
   },
 };
 

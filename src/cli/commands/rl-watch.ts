@@ -23,7 +23,9 @@ export const rlWatch = defineCommand({
   hasJson: true,
   examples: [{ command: "rl watch runs/20260131-120000-ppo-CartPole-v1", note: "writes episode.html into the run folder" }],
   run: async ({ run, output, episodes, stochastic, checkpoint, env, seed, maxSteps }, context) => {
-    const { locatePolicy, openSingleEnvironment, recordEpisode, episodePage, sourceOf } = await import("../../recipes/index.ts");
+    const { locatePolicy, openSingleEnvironment, recordEpisode, episodePage, environmentName, sourceOf } = await import(
+      "../../recipes/index.ts"
+    );
     const { backend } = await context.openRuntime({ threads: context.threads ?? 1 });
     const { control, description, path: from, environmentSteps } = locatePolicy(run, checkpoint);
     const source = sourceOf(run, control, env);
@@ -35,7 +37,10 @@ export const rlWatch = defineCommand({
       const path = output ?? join(run, "episode.html");
       writeFileAtomic(
         path,
-        episodePage(`${source.env}: ${episodes === 1 ? "an episode" : `${episodes} episodes`} of a trained policy`, recorded),
+        episodePage(
+          `${environmentName(source.env)}: ${episodes === 1 ? "an episode" : `${episodes} episodes`} of a trained policy`,
+          recorded,
+        ),
       );
       const { size } = statSync(path);
       const returns = recorded.map((episode) => episode.return);

@@ -34,17 +34,19 @@ export const tour = defineCommand({
     let progress: Progress | undefined;
     let folder = "";
     const runs: Partial<Record<TourPart, string>> = {};
+    let part: TourPart | undefined;
     let speculation: JsonRecord | undefined;
     try {
-      const onPart = (part: TourPart, tourFolder: string): void => {
+      const onPart = (begun: TourPart, tourFolder: string): void => {
         progress?.close();
+        part = begun;
         folder = tourFolder;
-        const { title, show } = headings[part];
+        const { title, show } = headings[begun];
         context.print(`\n${context.stdout.colors.bold(title)}`);
         progress = createProgress(context.stdout, {
           phrase: context.phrase,
           alsoShow: show,
-          ...(part === "align" ? { metric: "reward" } : {}),
+          ...(begun === "align" ? { metric: "reward" } : {}),
         });
       };
       const onRun = (part: TourPart, path: string): void => {
@@ -58,9 +60,9 @@ export const tour = defineCommand({
       if (speculation) context.print(speculationText(speculation));
     } finally {
       progress?.close();
-      const part = (Object.keys(runs) as TourPart[]).at(-1);
-      if (context.signal.aborted && part)
-        context.stderr.write(`go on with it:  ${context.program} ${commands[part]} --resume ${runs[part]}\n`);
+      const unfinished = part && runs[part];
+      if (context.signal.aborted && part && unfinished)
+        context.stderr.write(`go on with it:  ${context.program} ${commands[part]} --resume ${unfinished}\n`);
       // What was finished is worth a look even when the rest was interrupted.
       if (folder !== "") await writePage(folder, context);
     }

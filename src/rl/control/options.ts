@@ -139,6 +139,7 @@ const readers: Partial<Record<keyof ControlSettings, readonly ControlAlgorithm[]
   valueClip: gradient,
   clipRangeValue: gradient,
   klCoefficient: gradient,
+  targetKl: ["ppo", ...trustRegion],
   valueCoefficient: gradient,
   entropyCoefficient: gradient,
   maxGradNorm: gradient,
@@ -164,6 +165,8 @@ const readers: Partial<Record<keyof ControlSettings, readonly ControlAlgorithm[]
 export function ignoredControlOptions(settings: ControlSettings, usual: ControlOptions = {}): string[] {
   return (Object.entries(readers) as [keyof ControlSettings, readonly ControlAlgorithm[]][])
     .filter(([name, algorithms]) => {
+      // The adaptive penalty of any algorithm aims at it.
+      if (name === "targetKl" && settings.klPenalty === "adaptive") return false;
       const expected = usual[name] ?? controlSchema.shape[name].parse(undefined);
       return !algorithms.includes(settings.algo) && settings[name] !== expected;
     })
