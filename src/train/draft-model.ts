@@ -2,6 +2,7 @@
 // (Hinton et al. 2015; DistillSpec, Zhou et al. 2024, forward KL), mixed with the tokens that were said. Only places that count are learnt.
 // Letters: B rows, T positions, K tokens that a place is told of, N = B·T.
 import { z } from "zod";
+import { DataError } from "../base/errors.ts";
 import { BatchLoader, evaluationBatches, type PackedRows } from "../data/index.ts";
 import {
   checkTrainerState,
@@ -291,8 +292,11 @@ class DraftEvaluation {
         }
       }
     }
+    if (places === 0)
+      throw new DataError("held-out texts: expected answers to compare with, got none", { hint: "Give more texts: raise heldOutTokens." });
     return {
-      loss: loss / weight,
+      // The target may say of all places only what cannot be drafted.
+      loss: weight > 0 ? loss / weight : 0,
       agreement: right / places,
       overlap: overlap / places,
       tokensPerStep: tokens / steps,
