@@ -55,7 +55,7 @@ describe("tokenizer", () => {
     [["tokenizer", "train", join(folder, "none.txt"), "-o", "x"], 1, "expected a file, folder or pattern"],
     [["tokenizer", "train", corpus, "-o", join(folder, "no"), "--vocab-size", "100"], 2, "--vocab-size: expected at least 257"],
     [["tokenizer", "train", corpus, "-o", join(folder, "no"), "--eos-token", "<|end|>"], 2, "option `--special-tokens`: expected"],
-    [["tokenizer", "train", corpus], 2, "option `--out`: expected a non-empty string, got nothing"],
+    [["tokenizer", "train", corpus], 2, "option `--output`: expected a non-empty string, got nothing"],
     [["tokenizer", "encode", folder, "x"], 1, "expected tokenizer.json"],
     [["tokenizer", "decode", out, "9999"], 2, "expected ids below 270, got 9999"],
     [["tokenizer", "decode", out, "seven"], 2, "option `ids`: expected a list of integers"],
