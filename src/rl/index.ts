@@ -131,6 +131,7 @@ export {
   rewardAdvantages,
 } from "./core/reward-advantages.ts";
 export { RunningMoments, type RunningMomentsState } from "./core/running-moments.ts";
+export { remaxAdvantages, type TokenAdvantages, tokenGae } from "./core/token-advantages.ts";
 export { maskedMoments, type WhitenOptions, whiten } from "./core/whitening.ts";
 export { drawPolicy, drawValues, type GridWorld, type GridWorldOptions, gridActions, gridWorld } from "./tabular/grid-world.ts";
 export {

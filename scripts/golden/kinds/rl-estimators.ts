@@ -1,11 +1,12 @@
 // rl/estimators.json: group advantages of verl and TRL, leave-one-out, process supervision, whitening of five libraries.
-import { type GroupEstimator, groupAdvantages, groupEstimators, processAdvantages } from "../../../src/rl/core/advantages.ts";
+import { type GroupEstimator, groupAdvantages, groupEstimators, processAdvantages, tokenReturns } from "../../../src/rl/core/advantages.ts";
 import {
   leaveOneOutAdvantages,
   type RewardAdvantageOptions,
   rewardAdvantages,
   weightedSums,
 } from "../../../src/rl/core/reward-advantages.ts";
+import { remaxAdvantages, tokenGae } from "../../../src/rl/core/token-advantages.ts";
 import { maskedMoments, type WhitenOptions, whiten } from "../../../src/rl/core/whitening.ts";
 import type { Comparison, Tolerance } from "../compare.ts";
 import { estimatorKind } from "../estimator-cases.ts";
@@ -18,6 +19,7 @@ export const kind = estimatorKind({
   trlGroupAdvantages: runTrl,
   trlRloo: runRloo,
   processSupervision: runProcess,
+  tokenGae: runTokens,
   whitening: runWhitening,
 });
 
@@ -68,6 +70,27 @@ function runProcess(fields: Fields, comparison: Comparison): void {
   const expected = fields.advantages as unknown[];
   for (const [i, advantages] of computed.entries())
     comparison.numbers(`advantages[${i}]`, advantages, asNumbers(expected?.[i], `advantages[${i}]`), exact);
+}
+
+function runTokens(fields: Fields, comparison: Comparison): void {
+  const [rewards, values, mask] = ["tokenRewards", "values", "mask"].map((name) => asNumbers(fields[name], name));
+  const length = rewards.shape[1];
+  const [gamma, lambda] = [asNumber(fields.gamma, "gamma"), asNumber(fields.lam, "lam")];
+  const check = (place: string, actual: ArrayLike<number>, expected: unknown): void =>
+    comparison.numbers(place, actual, asNumbers(expected, place), exact);
+  const inside = (all: Float64Array): Float64Array => all.map((value, i) => (mask.data[i] ? value : 0));
+  const { advantages, returns } = tokenGae(rewards.data, values.data, mask.data, { length, gamma, lambda });
+  check("advantagesRaw", advantages, fields.advantagesRaw);
+  check("returns", returns, fields.returns);
+  check("advantagesWhitened", inside(whiten(advantages, mask.data, { countEpsilon: 1e-8 })), fields.advantagesWhitened);
+  const plus = asObject(fields.reinforcePlusPlus, "reinforcePlusPlus");
+  const discounted = tokenReturns(rewards.data, mask.data, length, gamma);
+  check("reinforcePlusPlus.returns", discounted, plus.returns);
+  check("reinforcePlusPlus.advantages", inside(whiten(discounted, mask.data, { countEpsilon: 1e-8 })), plus.advantages);
+  const remax = asObject(fields.remax, "remax");
+  const greedy = remaxAdvantages(rewards.data, mask.data, asNumbers(remax.baselines, "remax.baselines").data, length);
+  check("remax.returns", greedy.returns, remax.returns);
+  check("remax.advantages", greedy.advantages, remax.advantages);
 }
 
 function runWhitening(fields: Fields, comparison: Comparison): void {
