@@ -94,9 +94,7 @@ function isExternal(name) {
 
 function licenceOf(name) {
   const folder = join(root, "node_modules", name);
-  const manifest = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
-  const { version, license } = manifest;
-  const { author, repository } = manifest;
+  const { version, license, author, repository } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
   const own = readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));
   // Some packages name the Apache licence without its text; the compiler comes with it.
   const file = own ? join(folder, own) : /Apache-2\.0/.test(license) ? join(root, "node_modules", "typescript", "LICENSE.txt") : undefined;

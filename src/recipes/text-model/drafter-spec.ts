@@ -39,6 +39,12 @@ export interface OpenDrafterOptions extends Pick<LoadModelOptions, "weights" | "
   draw?: boolean;
 }
 
+/** Whether what a text names drafts from the target's logits alone: trained heads read other rows, for which its program is compiled anew. */
+export function readsLogitsAlone(spec: string): boolean {
+  const [kind] = spec.split(/[,:]/, 1);
+  return isKind(kind) && kind !== "medusa";
+}
+
 /**
  * Opens the drafter that a text names; undefined for `none`. Who opens it disposes of it.
  * @throws UsageError for an unknown kind or option; FormatError, CheckpointError for models that cannot be read.

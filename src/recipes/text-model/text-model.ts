@@ -13,7 +13,7 @@ import type { InferenceModel } from "../../models/decoder/quantise.ts";
 import type { Backend } from "../../runtime/backend.ts";
 import { openBackend } from "../../runtime/open.ts";
 import { type ChatMessage, continuing, type Tokenizer } from "../../text/index.ts";
-import { openDrafterSpec } from "./drafter-spec.ts";
+import { openDrafterSpec, readsLogitsAlone } from "./drafter-spec.ts";
 import { type GenerationSpeed, SpeedMeter } from "./generation-speed.ts";
 import { type LoadedModel, type LoadModelOptions, loadModel } from "./load-model.ts";
 
@@ -83,7 +83,8 @@ export async function load(source: string, options: LoadOptions = {}): Promise<T
   const onWeights = (model: InferenceModel): void => {
     const capacity = options.capacity ?? Math.min(model.config.contextLength, 4096);
     runner = new DecoderRunner(backend, model, { capacity, exactBlock });
-    if (options.prepare === false || !isPlainTarget(speculate)) return;
+    const knowsProgram = speculate === undefined || (typeof speculate === "string" && readsLogitsAlone(speculate));
+    if (options.prepare === false || !knowsProgram) return;
     // Weights are packed by a thread of the pool while this one reads the vocabulary.
     ready = runner.compileAhead();
     // Awaited below; if the vocabulary cannot be read either, that is what is told.
@@ -106,10 +107,6 @@ export async function load(source: string, options: LoadOptions = {}): Promise<T
     throw error;
   }
 }
-
-/** Whether drafts need nothing of the model but its logits: trained heads read other rows, for which its program is compiled anew. */
-const isPlainTarget = (speculate: LoadOptions["speculate"]): boolean =>
-  speculate === undefined || (typeof speculate === "string" && /^(none|lookup|suffix|draft)\b/.test(speculate));
 
 export class TextModel {
   readonly loaded: LoadedModel;
