@@ -216,11 +216,17 @@ class Cursor {
 
   /** Invalid UTF-8 (single bytes of old vocabularies) becomes U+FFFD. */
   string(maxBytes: number, what: string): string {
+    const length = this.lengthOf(maxBytes, what);
+    const at = this.take(length);
+    return utf8.decode(this.window.subarray(at, at + length));
+  }
+
+  /** Of the string that begins here. */
+  private lengthOf(maxBytes: number, what: string): number {
     const length = this.u64(`the length of ${what}`);
     const limit = Math.min(maxBytes, this.size - this.position);
     if (length > limit) throw this.error(`${what} of at most ${limit} bytes`, String(length));
-    const at = this.take(length);
-    return utf8.decode(this.window.subarray(at, at + length));
+    return length;
   }
 
   valueType(): GgufValueType {
@@ -259,9 +265,11 @@ class Cursor {
     const type = this.valueType();
     if (type === "string") {
       const length = this.count(8, "strings");
-      const values: string[] = [];
-      for (let i = 0; i < length; i++) values.push(this.string(this.size, "a string"));
-      return { type, values };
+      const start = this.position;
+      for (let i = 0; i < length; i++) this.take(this.lengthOf(this.size, "a string"));
+      const stored = new Uint8Array(this.position - start);
+      readFully(this.fd, stored, start, this.label);
+      return lazyStrings(stored, length);
     }
     if (type === "array") {
       const length = this.count(12, "arrays");
@@ -303,6 +311,30 @@ class Cursor {
     this.position += length;
     return at;
   }
+}
+
+/** A vocabulary, of which most readers of a file want nothing: its strings are made when they are first asked for. */
+function lazyStrings(stored: Uint8Array<ArrayBuffer>, count: number): GgufArray {
+  let values: readonly string[] | undefined;
+  return {
+    type: "string",
+    get values() {
+      values ??= decodeStrings(stored, count);
+      return values;
+    },
+  };
+}
+
+/** @param stored lengths and bytes as in the file, checked. */
+function decodeStrings(stored: Uint8Array<ArrayBuffer>, count: number): string[] {
+  const view = new DataView(stored.buffer);
+  const strings: string[] = [];
+  for (let i = 0, at = 0; i < count; i++) {
+    const start = at + 8;
+    at = start + view.getUint32(at + 4, true) * 2 ** 32 + view.getUint32(at, true);
+    strings.push(utf8.decode(stored.subarray(start, at)));
+  }
+  return strings;
 }
 
 const windowBytes = 1 << 18;

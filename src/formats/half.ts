@@ -1,7 +1,10 @@
 // float16 (IEEE 754 binary16) and bfloat16, in bulk, to and from float32. Narrowing rounds to nearest, ties to even; NaN stays NaN.
+import { bytesOf } from "../base/file-io.ts";
+import { inputBytes, kernels } from "./kernels/kernels.ts";
 
 /** Exact. `bits` and `target` have the same length. */
 export function float16ToFloat32(bits: Uint16Array, target: Float32Array): void {
+  if (widenInChunks("f16", bits, target)) return;
   const out = new Uint32Array(target.buffer, target.byteOffset, bits.length);
   for (let i = 0; i < bits.length; i++) {
     const half = bits[i];
@@ -20,8 +23,28 @@ export function float16ToFloat32(bits: Uint16Array, target: Float32Array): void 
 
 /** Exact: a bfloat16 is the upper half of a float32. */
 export function bfloat16ToFloat32(bits: Uint16Array, target: Float32Array): void {
+  if (widenInChunks("bf16", bits, target)) return;
   const out = new Uint32Array(target.buffer, target.byteOffset, bits.length);
   for (let i = 0; i < bits.length; i++) out[i] = bits[i] << 16;
+}
+
+/** Numbers from which a chunk is worth the way through another memory. */
+const fewNumbers = 64;
+
+function widenInChunks(type: "f16" | "bf16", bits: Uint16Array, target: Float32Array): boolean {
+  const fast = bits.length < fewNumbers ? undefined : kernels();
+  if (fast === undefined) return false;
+  const bytes = bytesOf(bits);
+  // As integers: a NaN that passes through a float may come out another one.
+  const [from, to] = [bytesOf(fast.floats), bytesOf(target)];
+  const chunk = inputBytes / 2;
+  for (let at = 0; at < bits.length; at += chunk) {
+    const count = Math.min(chunk, bits.length - at);
+    fast.input.set(bytes.subarray(at * 2, (at + count) * 2));
+    fast.widen(type, count);
+    to.set(from.subarray(0, count * 4), at * 4);
+  }
+  return true;
 }
 
 /** Values beyond 65504 become infinity. */

@@ -4,9 +4,9 @@
 import { FormatError, invariant } from "../../base/errors.ts";
 import type { GgufSource } from "../../formats/gguf.ts";
 import { type BlockFormat, blockFormats } from "../../formats/gguf-blocks.ts";
+import { inputBytes, kernels, type RepackedType, repackedTypes } from "../../formats/kernels/kernels.ts";
 import type { QuantisedWeight } from "../../nn/linear.ts";
 import { allocate, type TensorBuffer } from "../../runtime/buffer.ts";
-import { type RepackTarget, wordRepacker } from "./gguf-repack-words.ts";
 
 /** How a type's blocks are laid out when they are repacked. */
 export interface RepackedFormat {
@@ -26,7 +26,7 @@ export interface RowSource {
   readonly rowOf?: (row: number) => number;
 }
 
-/** Rows that are decoded at a time. */
+/** Rows that are decoded at a time, level by level. */
 const rowsAtOnce = 64;
 
 /** The tightest common layout of tensors of these types, or undefined when one of them is not quantised or not readable. */
@@ -58,63 +58,82 @@ export function repackRows(
   const scales = allocate("f32", [out, blocks]);
   const offsets = hasOffsets ? allocate("f32", [out, blocks]) : undefined;
   let firstTarget = 0;
-  for (const { name, firstRow, rows, rowOf = (row: number) => row } of sources) {
+  for (const { name, firstRow, rows, rowOf } of sources) {
     const entry = file.entries.get(name);
     const format = entry && blockFormats[entry.dtype];
     if (entry === undefined || format === undefined) throw new FormatError(`${file.path}: expected a quantised tensor "${name}", got none`);
     invariant(inner % format.values === 0 && format.run % blockSize === 0, `rows of ${inner} of ${entry.dtype} in blocks of ${blockSize}`);
     const rowBytes = (inner / format.values) * format.bytes;
-    const stored = new Uint8Array(Math.min(rowsAtOnce, rows) * rowBytes);
-    const words = new Int32Array(stored.buffer, 0, stored.length >> 2);
-    const repackWords = wordRepacker(entry.dtype, bits, blockSize, blocks);
-    const unpackRow = rowRepacker(format, inner, bits, blockSize);
-    const all: RepackTarget = {
-      words: new Int32Array(packed.data.buffer, packed.data.byteOffset, packed.data.length >> 2),
-      scales: scales.data as Float32Array,
-      offsets: offsets?.data as Float32Array | undefined,
-    };
-    for (let row = 0; row < rows; row += rowsAtOnce) {
-      const count = Math.min(rowsAtOnce, rows - row);
-      file.readBytesInto(name, stored.subarray(0, count * rowBytes), (firstRow + row) * rowBytes);
-      for (let i = 0; i < count; i++) {
-        const target = firstTarget + rowOf(row + i);
-        if (repackWords) {
-          repackWords(words, (i * rowBytes) >> 2, blocks, all, target * blocks);
-          continue;
-        }
-        unpackRow(
-          stored.subarray(i * rowBytes, (i + 1) * rowBytes),
-          packed.data.subarray(target * blocks * bytes, (target + 1) * blocks * bytes),
-          scales.data.subarray(target * blocks, (target + 1) * blocks),
-          offsets?.data.subarray(target * blocks, (target + 1) * blocks),
-        );
-      }
+    const chunk =
+      fastChunk(entry.dtype, bits, blockSize, rowBytes) ?? chunkByLevels(format, inner, bits, blockSize, Math.min(rowsAtOnce, rows));
+    for (let row = 0; row < rows; row += chunk.rows) {
+      const count = Math.min(chunk.rows, rows - row);
+      file.readBytesInto(name, chunk.stored.subarray(0, count * rowBytes), (firstRow + row) * rowBytes);
+      chunk.repack(count * blocks);
+      const copy = (from: number, to: number, rows: number): void => {
+        packed.data.set(chunk.packed.subarray(from * blocks * bytes, (from + rows) * blocks * bytes), to * blocks * bytes);
+        scales.data.set(chunk.scales.subarray(from * blocks, (from + rows) * blocks), to * blocks);
+        // Types without offsets beside some that have them: theirs stay 0.
+        if (chunk.offsets) offsets?.data.set(chunk.offsets.subarray(from * blocks, (from + rows) * blocks), to * blocks);
+      };
+      if (rowOf === undefined) copy(0, firstTarget + row, count);
+      else for (let i = 0; i < count; i++) copy(i, firstTarget + rowOf(row + i), 1);
     }
     firstTarget += rows;
   }
   return { packed, scales, ...(offsets ? { offsets } : {}) };
 }
 
-type RowRepacker = (stored: Uint8Array, packed: Uint8Array, scales: Float32Array, offsets: Float32Array | undefined) => void;
+/** A few rows on their way: filled as they are stored, repacked block by block, copied to where they belong. */
+interface Chunk {
+  readonly rows: number;
+  readonly stored: Uint8Array;
+  readonly packed: Uint8Array;
+  readonly scales: Float32Array;
+  readonly offsets: Float32Array | undefined;
+  repack(numBlocks: number): void;
+}
 
-function rowRepacker(format: BlockFormat, inner: number, bits: 4 | 8, blockSize: number): RowRepacker {
-  const levels = new Int8Array(format.values);
-  const runScales = new Float64Array(format.values / format.run);
-  const runOffsets = new Float64Array(format.values / format.run);
-  const centre = format.hasOffsets ? (format.low + format.high + 1) >> 1 : 0;
+/** For the most frequent types, whose levels are stored as they are wanted but for signs and the order of nibbles. */
+function fastChunk(type: string, bits: 4 | 8, blockSize: number, rowBytes: number): Chunk | undefined {
+  if (!Object.hasOwn(repackedTypes, type) || blockSize !== 32 || bits !== (type === "Q8_0" ? 8 : 4) || rowBytes > inputBytes)
+    return undefined;
+  const fast = kernels();
+  if (fast === undefined) return undefined;
+  return {
+    rows: Math.floor(inputBytes / rowBytes),
+    stored: fast.input,
+    packed: fast.packed,
+    scales: fast.scales,
+    offsets: type === "Q4_1" ? fast.offsets : undefined,
+    repack: (numBlocks) => fast.repack(type as RepackedType, numBlocks),
+  };
+}
+
+function chunkByLevels(format: BlockFormat, inner: number, bits: 4 | 8, blockSize: number, rows: number): Chunk {
+  const { values, run, bytes, low, high, hasOffsets } = format;
+  const levels = new Int8Array(values);
+  const runScales = new Float64Array(values / run);
+  const runOffsets = new Float64Array(values / run);
+  const centre = hasOffsets ? (low + high + 1) >> 1 : 0;
   const shift = 2 ** (bits - 1) - centre;
-  return (stored, packed, scales, offsets) => {
-    let at = 0;
-    for (let start = 0, from = 0; start < inner; start += format.values, from += format.bytes) {
+  const numBlocks = (rows * inner) / blockSize;
+  const stored = new Uint8Array(((rows * inner) / values) * bytes);
+  const packed = new Uint8Array((rows * inner * bits) / 8);
+  const scales = new Float32Array(numBlocks);
+  const offsets = hasOffsets ? new Float32Array(numBlocks) : undefined;
+  const repack = (count: number): void => {
+    for (let start = 0, from = 0, at = 0; start < count * blockSize; start += values, from += bytes) {
       format.decode(stored, from, levels, runScales, runOffsets);
-      for (let i = 0; i < format.values; i += blockSize) {
-        const run = Math.floor(i / format.run);
+      for (let i = 0; i < values; i += blockSize) {
+        const part = Math.floor(i / run);
         const block = (start + i) / blockSize;
-        scales[block] = runScales[run];
-        if (offsets) offsets[block] = format.hasOffsets ? runOffsets[run] + centre * runScales[run] : 0;
+        scales[block] = runScales[part];
+        if (offsets) offsets[block] = runOffsets[part] + centre * runScales[part];
       }
-      if (bits === 8) for (let i = 0; i < format.values; i++) packed[at++] = levels[i] + shift;
-      else for (let i = 0; i < format.values; i += 2) packed[at++] = (levels[i] + shift) | ((levels[i + 1] + shift) << 4);
+      if (bits === 8) for (let i = 0; i < values; i++) packed[at++] = levels[i] + shift;
+      else for (let i = 0; i < values; i += 2) packed[at++] = (levels[i] + shift) | ((levels[i + 1] + shift) << 4);
     }
   };
+  return { rows, stored, packed, scales, offsets, repack };
 }
