@@ -14,7 +14,7 @@ import { floatMatrices } from "../models/decoder/quantised-float.ts";
 import type { Backend, ProfileEvent } from "../runtime/backend.ts";
 import { allocate, type TensorBuffer } from "../runtime/buffer.ts";
 import type { KVCache } from "../runtime/kv-cache.ts";
-import { type CompileOptions, compile, compileAsync, type Program, spec } from "../runtime/program.ts";
+import { type CompileOptions, compile, compileAsync, compileTwice, type Program, spec } from "../runtime/program.ts";
 import type { DType } from "../tensor/dtype.ts";
 import type { Dim } from "../tensor/graph.ts";
 import { flatten, mapTree } from "../tensor/tree.ts";
@@ -82,6 +82,9 @@ export class RunnerPrograms {
   #treeProgram: AnyProgram | undefined;
   /** Reads prompts, and writes nothing but the cache. */
   #promptProgram: AnyProgram | undefined;
+  /** That of one sequence, before its weights are packed. */
+  #early: AnyProgram | undefined;
+  #packing: Promise<void> | undefined;
   #features: TargetFeatures = {};
   #disposed = false;
   readonly #makeRows = (count: number): RowBuffers => allocateRows(this.#config, this.#features, count);
@@ -102,6 +105,7 @@ export class RunnerPrograms {
     this.#features = features;
     this.#sequenceProgram?.dispose();
     this.#treeProgram?.dispose();
+    this.#endEarly();
     this.#sequenceProgram = undefined;
     this.#treeProgram = undefined;
   }
@@ -117,8 +121,8 @@ export class RunnerPrograms {
     const { embedding, ...read } = tree;
     // What is gathered from is never packed; a tied embedding is the head's matrix as well.
     const packed = bytesOfTree(read) + (tree.head ? 0 : bytesOfTree(embedding.tokens));
-    // That of prompts reads the blocks where they are.
-    return packed * this.#programs().filter((program) => program !== this.#promptProgram).length;
+    // Those of prompts read weights where they are.
+    return packed * this.#programs().filter((program) => program !== this.#promptProgram && program !== this.#early).length;
   }
 
   endProfile(): ProfileEvent[] {
@@ -135,7 +139,8 @@ export class RunnerPrograms {
   }
 
   #programs(): AnyProgram[] {
-    return [this.#sequenceProgram, this.#batchProgram, this.#treeProgram, this.#promptProgram].filter((program) => program !== undefined);
+    const all = [this.#early, this.#sequenceProgram, this.#batchProgram, this.#treeProgram, this.#promptProgram];
+    return all.filter((program) => program !== undefined);
   }
 
   /** A call of any number of tokens, for what it leaves in the cache. */
@@ -153,15 +158,48 @@ export class RunnerPrograms {
     return new SequenceCall(call, this.#makeRows, readsPositions(this.#config, this.#options.emission));
   }
 
-  /** Compiles the program of one sequence while the event loop goes on, unless it is there. */
-  async compileAhead(): Promise<void> {
+  /** Compiles the program of one sequence while the event loop goes on, unless it is there; with `early`, one before its weights are packed. */
+  async compileAhead(early: boolean): Promise<void> {
     if (this.#sequenceProgram) return;
     const features = this.#features;
-    const { outputs, specs, options } = this.#recipe(1, "S", "R");
-    const program: AnyProgram = await compileAsync(this.#backend, outputs as never, specs, options);
     // Whoever could not wait has compiled it meanwhile, or needs another one.
-    if (this.#disposed || this.#sequenceProgram || this.#features !== features) program.dispose();
-    else this.#sequenceProgram = program;
+    const isWanted = (): boolean => !this.#disposed && !this.#sequenceProgram && this.#features === features;
+    const keep = (program: AnyProgram): void => {
+      if (isWanted()) this.#sequenceProgram = program;
+      else program.dispose();
+    };
+    const { outputs, specs, options } = this.#recipe(1, "S", "R");
+    if (!early || !this.#hasFloatsAlone) return keep(await compileAsync(this.#backend, outputs as never, specs, options));
+    const { shared, packed } = compileTwice<Inputs, Outputs>(this.#backend, outputs as never, specs, options);
+    this.#packing = packed.then(keep);
+    // Told to whoever awaits it.
+    this.#packing.catch(() => {});
+    const program: AnyProgram = await shared;
+    if (isWanted()) this.#early = program;
+    else program.dispose();
+  }
+
+  /** Packing quantised weights takes no longer than their first use without it. */
+  get #hasFloatsAlone(): boolean {
+    return (
+      this.#options.weights === "packed" &&
+      flatten<TensorBuffer>(this.#model.parameters.tree as never).every(([, { dtype }]) => dtype === "f32")
+    );
+  }
+
+  /** A call of any number of tokens and rows before weights are packed; undefined where they are. */
+  early(row: number, time: number): SequenceCall | undefined {
+    return this.#early && this.#varying(this.#bind(this.#early, this.#cache.row(row), 1, time, this.#makeRows(1)));
+  }
+
+  /** Resolves when weights are packed, at which the early program ends; undefined where there is none. */
+  packed(): Promise<void> | undefined {
+    return this.#early && this.#packing?.then(() => this.#endEarly());
+  }
+
+  #endEarly(): void {
+    this.#early?.dispose();
+    this.#early = undefined;
   }
 
   #compile(batch: number, time: Dim, rows: Dim, kind?: "tree" | "prompt"): AnyProgram {

@@ -92,6 +92,7 @@ export class DecoderRunner {
   readonly #single = new Map<number, Call>();
   readonly #several = new Map<number, SequenceCall>();
   readonly #trees = new Map<number, TreeCall>();
+  #early: SequenceCall | undefined;
   #batched: Call | undefined;
   #blockIds: Int32Array | undefined;
   /** An asynchronous call is on its way. */
@@ -132,11 +133,12 @@ export class DecoderRunner {
   }
 
   /**
-   * Compiles ahead what the first call needs (rows of a single sequence), while the event loop goes on: most of a second for a large model,
-   * whose weights are packed. Calls that come before its end compile for themselves.
+   * Compiles ahead what the first call needs (rows of a single sequence), while the event loop goes on. Packing the weights of a large model
+   * takes most of a second: where they are float32, it goes on behind the promise, and prompts are read without until the first token after
+   * one is asked for, which {@link DecoderRunner.prepare} awaits. Calls that await neither compile for themselves.
    */
   compileAhead(): Promise<void> {
-    return this.#programs.compileAhead();
+    return this.#programs.compileAhead(this.batch === 1 && this.exactBlock === 0);
   }
 
   /**
@@ -206,11 +208,21 @@ export class DecoderRunner {
   }
 
   /**
-   * What the next token of a row needs beforehand: its tokens read again, where their positions depend on the length (longrope, at the
-   * original length). Other calls do that themselves, at once. Undefined where there is nothing to do.
+   * What the next token of a row needs beforehand: weights that are being packed, and its tokens read again, where their positions depend on
+   * the length (longrope, at the original length). Other calls do that themselves, at once. Undefined where there is nothing to do.
    */
   prepare(row: number, options: Pick<ReadOptions, "signal"> = {}): Promise<void> | undefined {
     this.#refuseUse();
+    const packed = this.#programs.packed();
+    if (packed === undefined) return this.#prepareLength(row, options);
+    return packed.then(() => {
+      this.#early = undefined;
+      options.signal?.throwIfAborted();
+      return this.#prepareLength(row, options);
+    });
+  }
+
+  #prepareLength(row: number, options: Pick<ReadOptions, "signal">): Promise<void> | undefined {
     const length = this.cache.lengths[row] + 1;
     if (!this.#rotary || length === 1 || this.#rotary.maxDepth(length - 1) !== 0) return undefined;
     return this.#later(this.#settle(row, length), options);
@@ -300,6 +312,7 @@ export class DecoderRunner {
     const all = [...new Set([...(had.layers ?? []), ...layers])].sort((a, b) => a - b);
     if ((had.hidden || !hidden) && all.length === (had.layers?.length ?? 0)) return;
     this.#programs.provide({ hidden: had.hidden || hidden, layers: all });
+    this.#early = undefined;
     for (const calls of [this.#single, this.#several, this.#trees]) calls.clear();
   }
 
@@ -437,16 +450,23 @@ export class DecoderRunner {
 
   /** @param all rows of every token, or of the last one alone. */
   *#chunk(row: number, ids: ArrayLike<number>, from: number, count: number, all: boolean): Steps<TargetRows> {
-    let several = this.#several.get(row);
-    if (!several) {
-      several = this.#programs.several(row, this.prefillChunk);
-      this.#several.set(row, several);
-    }
+    const several = this.#severalOf(row);
     const rows = several.resize(count, all ? count : 1);
     if (all) for (let i = 0; i < count; i++) several.wanted[i] = i;
     else several.wanted[0] = count - 1;
     yield* this.#runChunk(several.call, row, ids, from, count);
     return rows;
+  }
+
+  #severalOf(row: number): SequenceCall {
+    this.#early ??= this.#programs.early(row, this.prefillChunk);
+    if (this.#early) return this.#early;
+    let several = this.#several.get(row);
+    if (!several) {
+      several = this.#programs.several(row, this.prefillChunk);
+      this.#several.set(row, several);
+    }
+    return several;
   }
 
   /** Tokens of a prompt for the cache alone, with float32 copies of the matrices. */

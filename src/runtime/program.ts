@@ -65,6 +65,23 @@ export async function compileAsync<I, O>(
   return new Program(traced, await backend.createSessionAsync(traced.model.bytes, traced.settings));
 }
 
+/**
+ * Two programs of one trace: `shared` refers to the weights and is there at once; the copy of `packed` is made after it, on a pool thread.
+ * @param options with `weights`.
+ */
+export function compileTwice<I, O>(
+  backend: Backend,
+  fn: (inputs: MapTree<I, Tensor>) => O,
+  inputs: I,
+  options: CompileOptions,
+): { shared: Promise<Program<I, O>>; packed: Promise<Program<I, O>> } {
+  const traced = new TracedProgram(backend, fn, inputs, options);
+  const create = async (prepack: boolean): Promise<Program<I, O>> =>
+    new Program(traced, await backend.createSessionAsync(traced.model.bytes, { ...traced.settings, prepack }));
+  const shared = create(false);
+  return { shared, packed: shared.then(() => create(true)) };
+}
+
 /** A function as an ONNX graph, before there is a session. */
 class TracedProgram<I, O> {
   readonly name: string;
