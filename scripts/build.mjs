@@ -24,7 +24,7 @@ import { fileURLToPath } from "node:url";
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const dist = join(root, "dist");
 const { exports, dependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
-const joined = ["zod", "commander", "picocolors", "yaml", "@bufbuild/protobuf", "onnx-buf", "@huggingface/jinja"];
+const joined = ["zod", "commander", "picocolors", "yaml", "@bufbuild/protobuf", "@huggingface/jinja"];
 const installed = Object.keys(dependencies).filter((name) => !joined.includes(name));
 const flags = new Set(process.argv.slice(2));
 if (flags.has("--if-missing") && existsSync(join(dist, "cli", "main.js"))) process.exit(0);

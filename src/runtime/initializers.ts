@@ -21,7 +21,7 @@ export function checkInitializers(model: Uint8Array, buffers: ReadonlyMap<string
 }
 
 // Field numbers of onnx.proto.
-const [modelGraph, graphInitializer] = [7, 5];
+export const [modelGraph, graphInitializer] = [7, 5];
 const [tensorDims, tensorDataType, tensorName, tensorDataLocation] = [1, 2, 8, 14];
 
 /** Initializers of the main graph by name. @throws BackendError when the bytes are no protobuf message. */
@@ -44,7 +44,8 @@ export function declaredInitializers(model: Uint8Array): Map<string, DeclaredIni
   return found;
 }
 
-function readTensor(reader: BinaryReader): DeclaredInitializer {
+/** The TensorProto that begins with its length here. */
+export function readTensor(reader: BinaryReader): DeclaredInitializer {
   const shape: number[] = [];
   let [name, elementType, external] = ["", 0, false];
   eachField(reader, subMessageEnd(reader), (field, _, wireType) => {

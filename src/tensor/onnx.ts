@@ -1,29 +1,24 @@
 // From the graph of operators to an ONNX model: only what the outputs need is emitted, aliases cost no node,
 // and the last real operator writes each output (an Identity in front of every output costs 5 % of a training step).
-import { create, toBinary } from "@bufbuild/protobuf";
-import type { AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto } from "onnx-buf";
-import {
-  AttributeProtoSchema,
-  AttributeProto_AttributeType as AttributeType,
-  GraphProtoSchema,
-  ModelProtoSchema,
-  NodeProtoSchema,
-  TensorProtoSchema,
-  ValueInfoProtoSchema,
-} from "onnx-buf";
 import { invariant, ShapeError } from "../base/errors.ts";
 import { arrayOver, bytesPerElement, type DType, onnxType, type TypedArray } from "./dtype.ts";
 import { elementCount, type Graph, type Node, type Shape, staticShape, type Tensor } from "./graph.ts";
+import {
+  type Float,
+  type OnnxAttributeValue,
+  type OnnxGraph,
+  type OnnxNode,
+  type OnnxTensor,
+  type OnnxValue,
+  onnxBytes,
+} from "./onnx-proto.ts";
 
 export const opset = 23;
 export const contrib = "com.microsoft";
 
-/** An ONNX FLOAT attribute; a plain number becomes an INT. */
-export interface Float {
-  readonly float: number;
-}
 export const float = (value: number): Float => ({ float: value });
-export type OnnxAttribute = number | Float | string | readonly number[] | GraphProto | undefined;
+/** Left out where it is undefined. */
+export type OnnxAttribute = OnnxAttributeValue | undefined;
 
 export interface OnnxModel {
   readonly bytes: Uint8Array;
@@ -48,8 +43,8 @@ export interface OnnxOptions {
 export const externalLocation = ".";
 
 export class Emitter {
-  readonly nodes: NodeProto[] = [];
-  readonly constants: TensorProto[] = [];
+  readonly nodes: OnnxNode[] = [];
+  readonly constants: OnnxTensor[] = [];
   readonly threads: number;
   /** What the outputs of the program and its nodes read; the rest need not be computed. */
   readonly used: ReadonlySet<Tensor>;
@@ -113,16 +108,8 @@ export class Emitter {
     attributes: Record<string, OnnxAttribute> = {},
     domain = "",
   ): void {
-    this.#nodes.push(
-      create(NodeProtoSchema, {
-        opType: type,
-        domain,
-        name: `${this.#scope}#${this.nodeCount++}`,
-        input: [...inputs],
-        output: [...outputs],
-        attribute: Object.entries(attributes).flatMap(([name, value]) => (value === undefined ? [] : [attribute(name, value)])),
-      }),
-    );
+    const attribute = Object.entries(attributes).flatMap(([name, value]) => (value === undefined ? [] : [[name, value] as const]));
+    this.#nodes.push({ name: `${this.#scope}#${this.nodeCount++}`, opType: type, domain, input: inputs, output: outputs, attribute });
   }
 
   /** A node with one output, which is a new temporary value. */
@@ -157,9 +144,9 @@ export class Emitter {
   }
 
   /** `graph` as the body of an operator such as Scan. Its nodes may use every value that is known here. */
-  body(graph: Graph, outputs: readonly Tensor[]): GraphProto {
+  body(graph: Graph, outputs: readonly Tensor[]): OnnxGraph {
     const [outer, scope] = [this.#nodes, this.#scope];
-    const nodes: NodeProto[] = [];
+    const nodes: OnnxNode[] = [];
     this.#nodes = nodes;
     const body = this.#bodies.size;
     this.#bodies.set(graph, body);
@@ -172,7 +159,7 @@ export class Emitter {
     const results = this.results(outputs).map(({ tensor, name }) => valueInfo(name, tensor.dtype, tensor.shape));
     this.#nodes = outer;
     this.#scope = scope;
-    return create(GraphProtoSchema, { name: `b${body}`, node: nodes, input: inputs, output: results });
+    return { name: `b${body}`, node: nodes, initializer: [], input: inputs, output: results };
   }
 
   /**
@@ -243,14 +230,8 @@ export class Emitter {
     const known = key === undefined ? undefined : this.#constantNames.get(key);
     if (known !== undefined) return known;
     const name = `c${this.constants.length}`;
-    this.constants.push(
-      create(TensorProtoSchema, {
-        name,
-        dims: shape.map(BigInt),
-        dataType: onnxType[dtype],
-        rawData: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
-      }),
-    );
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    this.constants.push({ name, dims: shape, dataType: onnxType[dtype], data: bytes });
     if (key !== undefined) this.#constantNames.set(key, name);
     return name;
   }
@@ -273,12 +254,11 @@ export function toOnnx(graph: Graph, outputs: readonly Tensor[], options: OnnxOp
   }
   emitter.emit(live);
   const results = emitter.results(outputs, options.outputNames);
-  const model = create(ModelProtoSchema, {
-    irVersion: 10n,
-    producerName: "longwave",
-    opsetImport: [
-      { domain: "", version: BigInt(opset) },
-      { domain: contrib, version: 1n },
+  const bytes = onnxBytes({
+    producer: "longwave",
+    opsets: [
+      { domain: "", version: opset },
+      { domain: contrib, version: 1 },
     ],
     graph: {
       name: "longwave",
@@ -288,7 +268,7 @@ export function toOnnx(graph: Graph, outputs: readonly Tensor[], options: OnnxOp
       output: results.map(({ tensor, name }) => valueInfo(name, tensor.dtype, tensor.shape)),
     },
   });
-  return { bytes: toBinary(ModelProtoSchema, model), inputs, initializers, outputs: results, nodeCount: emitter.nodeCount };
+  return { bytes, inputs, initializers, outputs: results, nodeCount: emitter.nodeCount };
 }
 
 /**
@@ -296,16 +276,16 @@ export function toOnnx(graph: Graph, outputs: readonly Tensor[], options: OnnxOp
  * reverse, run in the order in which they were made: a weight's gradient next to the layer that it belongs to, while its operands are
  * in the cache and before their memory is needed again, instead of all of them at the end.
  */
-function leavesLast(nodes: readonly NodeProto[]): NodeProto[] {
+function leavesLast(nodes: readonly OnnxNode[]): OnnxNode[] {
   const consumed = new Set(nodes.flatMap(consumedBy));
-  const isLeaf = ({ output }: NodeProto): boolean => output.every((name) => !consumed.has(name));
+  const isLeaf = ({ output }: OnnxNode): boolean => output.every((name) => !consumed.has(name));
   return [...nodes.filter((node) => !isLeaf(node)), ...nodes.filter(isLeaf).reverse()];
 }
 
 /** The values that a node reads, in its body too. */
-const consumedBy = ({ input, attribute }: NodeProto): string[] => [
+const consumedBy = ({ input, attribute }: OnnxNode): string[] => [
   ...input,
-  ...attribute.flatMap(({ g }) => g?.node.flatMap(consumedBy) ?? []),
+  ...attribute.flatMap(([, value]) => (typeof value === "object" && "node" in value ? value.node.flatMap(consumedBy) : [])),
 ];
 
 /** The nodes that `outputs` depend on, in topological order. */
@@ -321,51 +301,13 @@ export function liveNodes(outputs: readonly Tensor[]): Node[] {
   return [...seen].sort((a, b) => a.index - b.index);
 }
 
-function external({ tensor, name }: { tensor: Tensor; name: string }): TensorProto {
-  const shape = tensor.shape.map((dim) => {
+function external({ tensor, name }: { tensor: Tensor; name: string }): OnnxTensor {
+  const dims = tensor.shape.map((dim) => {
     invariant(typeof dim === "number", "a shared initializer has a symbolic dimension");
     return dim;
   });
-  const length = shape.reduce((product, dim) => product * dim, bytesPerElement[tensor.dtype]);
-  return create(TensorProtoSchema, {
-    name,
-    dims: shape.map(BigInt),
-    dataType: onnxType[tensor.dtype],
-    dataLocation: 1,
-    externalData: [
-      { key: "location", value: externalLocation },
-      { key: "offset", value: "0" },
-      { key: "length", value: String(length) },
-    ],
-  });
+  const length = dims.reduce((product, dim) => product * dim, bytesPerElement[tensor.dtype]);
+  return { name, dims, dataType: onnxType[tensor.dtype], data: { location: externalLocation, length } };
 }
 
-function valueInfo(name: string, dtype: DType, shape: Shape): ValueInfoProto {
-  return create(ValueInfoProtoSchema, {
-    name,
-    type: {
-      value: {
-        case: "tensorType",
-        value: {
-          elemType: onnxType[dtype],
-          shape: {
-            dim: shape.map((dim) =>
-              typeof dim === "number"
-                ? { value: { case: "dimValue" as const, value: BigInt(dim) } }
-                : { value: { case: "dimParam" as const, value: dim } },
-            ),
-          },
-        },
-      },
-    },
-  });
-}
-
-function attribute(name: string, value: Exclude<OnnxAttribute, undefined>): AttributeProto {
-  if (typeof value === "number") return create(AttributeProtoSchema, { name, type: AttributeType.INT, i: BigInt(value) });
-  if (typeof value === "string")
-    return create(AttributeProtoSchema, { name, type: AttributeType.STRING, s: new TextEncoder().encode(value) });
-  if (typeof value === "object" && "$typeName" in value) return create(AttributeProtoSchema, { name, type: AttributeType.GRAPH, g: value });
-  if (Array.isArray(value)) return create(AttributeProtoSchema, { name, type: AttributeType.INTS, ints: value.map(BigInt) });
-  return create(AttributeProtoSchema, { name, type: AttributeType.FLOAT, f: (value as Float).float });
-}
+const valueInfo = (name: string, dtype: DType, shape: Shape): OnnxValue => ({ name, elemType: onnxType[dtype], shape });
