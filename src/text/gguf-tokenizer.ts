@@ -5,7 +5,7 @@ import { type GgufSource, openGguf } from "../formats/gguf.ts";
 import { PipelineTokenizer } from "./pipeline-tokenizer.ts";
 import { llama3Pattern, qwen2Pattern } from "./pre-tokenizer.ts";
 import type { Tokenizer } from "./tokenizer.ts";
-import { checkTokenizerFile, type JsonObject } from "./tokenizer-file.ts";
+import { checkTokenizerFile, type JsonObject, type Words } from "./tokenizer-file.ts";
 
 export interface GgufTokenizerFiles {
   /** The content of tokenizer.json. */
@@ -78,12 +78,25 @@ export const ggufSplittings: readonly GgufSplitting[] = [
 /** Loads the tokenizer of a GGUF file. @throws FormatError when it has none or one of an unknown kind. */
 export function loadGgufTokenizer(path: string): Tokenizer {
   using file = openGguf(path);
-  const { tokenizer, config } = ggufTokenizerFiles(file);
-  return new PipelineTokenizer(checkTokenizerFile(tokenizer, path), config);
+  return openGgufTokenizer(file).tokenizer;
+}
+
+/** The tokenizer of an open file, and the settings that it was made with. @throws FormatError as {@link loadGgufTokenizer}. */
+export function openGgufTokenizer(file: GgufSource): { tokenizer: Tokenizer; config: JsonObject } {
+  const { json, words, config } = read(file);
+  return { tokenizer: new PipelineTokenizer(checkTokenizerFile(json, file.path, words), config), config };
 }
 
 /** What Hugging Face's files would say. @throws FormatError as {@link loadGgufTokenizer}. */
 export function ggufTokenizerFiles(file: GgufSource): GgufTokenizerFiles {
+  const { json, words, config } = read(file);
+  if (words === undefined) return { tokenizer: json, config };
+  const { vocab, merges } = words;
+  return { tokenizer: { ...json, model: { ...json.model, vocab: Object.fromEntries(vocab), merges } }, config };
+}
+
+/** A tokenizer.json whose model may have its words beside it, and a tokenizer_config.json. */
+function read(file: GgufSource): { json: JsonObject & { model: JsonObject }; words: Words | undefined; config: JsonObject } {
   const vocabulary = readVocabulary(file);
   const model = file.value("tokenizer.ggml.model");
   const make = model === "gpt2" ? byteLevelJson : model === "llama" ? scoredJson : model === "t5" ? unigramJson : undefined;
@@ -92,7 +105,7 @@ export function ggufTokenizerFiles(file: GgufSource): GgufTokenizerFiles {
       hint: "Give the tokenizer of this model as tokenizer.json.",
     });
   }
-  const { addBos, ...json } = make(file, vocabulary);
+  const { addBos, words, ...json } = make(file, vocabulary);
   const flag = (name: string, fallback: boolean): boolean => {
     const value = file.value(`tokenizer.ggml.${name}`);
     return typeof value === "boolean" ? value : fallback;
@@ -104,7 +117,8 @@ export function ggufTokenizerFiles(file: GgufSource): GgufTokenizerFiles {
   const template = file.value("tokenizer.chat_template");
   const named = Object.entries({ bos: role("bos"), eos: role("eos"), pad: role("padding"), unk: role("unknown") });
   return {
-    tokenizer: { version: "1.0", truncation: null, padding: null, post_processor: null, ...json },
+    json: { version: "1.0", truncation: null, padding: null, post_processor: null, ...json },
+    words,
     config: {
       tokenizer_class: "PreTrainedTokenizerFast",
       clean_up_tokenization_spaces: false,
@@ -150,8 +164,12 @@ function numbers(file: GgufSource, key: string, length: number): ArrayLike<numbe
 }
 
 /** Fields of a tokenizer.json, and whether texts begin with the begin token unless the file says otherwise. */
-interface TokenizerParts extends JsonObject {
+interface TokenizerParts {
   readonly addBos: boolean;
+  /** Those of a BPE model. */
+  readonly words?: Words;
+  readonly model: JsonObject;
+  readonly [field: string]: unknown;
 }
 
 /** Control tokens are special; user-defined ones are found in texts but belong to them. */
@@ -182,10 +200,11 @@ function byteLevelJson(file: GgufSource, vocabulary: Vocabulary): TokenizerParts
   // A merge is written as "a b"; tokens in byte-level spelling have no spaces.
   const merges = (strings(file, "tokenizer.ggml.merges") ?? []).map((merge) => {
     const at = merge.indexOf(" ", 1);
-    return [merge.slice(0, at), merge.slice(at + 1)];
+    return [merge.slice(0, at), merge.slice(at + 1)] as const;
   });
   return {
     addBos: splitting.addBos ?? false,
+    words: { vocab, merges },
     added_tokens: addedTokens(vocabulary),
     normalizer: splitting.normalizer ?? null,
     pre_tokenizer: splitting.preTokenizer,
@@ -199,8 +218,6 @@ function byteLevelJson(file: GgufSource, vocabulary: Vocabulary): TokenizerParts
       fuse_unk: false,
       byte_fallback: false,
       ignore_merges: splitting.ignoreMerges ?? false,
-      vocab: Object.fromEntries(vocab),
-      merges,
     },
   };
 }
@@ -220,6 +237,7 @@ function scoredJson(file: GgufSource, vocabulary: Vocabulary): TokenizerParts {
   const unknown = vocabulary.tokens[Number(file.value("tokenizer.ggml.unknown_token_id") ?? -1)];
   return {
     addBos: true,
+    words: { vocab: vocabularyOf(vocabulary), merges: mergesOfScores(vocabulary, scoresOf(file, vocabulary)) },
     added_tokens: addedTokens(vocabulary),
     normalizer: prefix ? { type: "Sequence", normalizers: [{ type: "Prepend", prepend: "▁" }, replace] } : replace,
     pre_tokenizer: null,
@@ -241,8 +259,6 @@ function scoredJson(file: GgufSource, vocabulary: Vocabulary): TokenizerParts {
       fuse_unk: true,
       byte_fallback: vocabulary.tokens.some((_, id) => vocabulary.kinds[id] === kinds.byte),
       ignore_merges: false,
-      vocab: Object.fromEntries(vocabularyOf(vocabulary)),
-      merges: mergesOfScores(vocabulary, scoresOf(file, vocabulary)),
     },
   };
 }

@@ -36,6 +36,9 @@ export interface TokenizerFile {
   vocabSize: number;
 }
 
+/** The words of a model, where they come from another place than the JSON object's `model`. */
+export type Words = Pick<TokenizerFile, "vocab" | "merges">;
+
 /** Larger than the largest tokenizers in use (Gemma 3: 33 MB) by a factor of eight. */
 const maxTokenizerBytes = 256 << 20;
 const maxIds = 1 << 24;
@@ -84,9 +87,10 @@ export function readBoundedFile(path: string, maxBytes: number): Uint8Array<Arra
 /**
  * Checks the content of a tokenizer.json.
  * @param label names the source in errors.
+ * @param words taken for those of `json.model`, which then need not be there.
  * @throws FormatError saying which part is wrong.
  */
-export function checkTokenizerFile(json: JsonObject, label = "tokenizer.json"): TokenizerFile {
+export function checkTokenizerFile(json: JsonObject, label = "tokenizer.json", words?: Words): TokenizerFile {
   const wrong = (where: string, expected: string, got: unknown): FormatError =>
     new FormatError(`${label}: ${where}: expected ${expected}, got ${show(got)}`, {
       hint: "Expected the tokenizer.json of Hugging Face's tokenizers library.",
@@ -104,31 +108,32 @@ export function checkTokenizerFile(json: JsonObject, label = "tokenizer.json"): 
     if (!Number.isInteger(id) || (id as number) < 0 || (id as number) >= maxIds) throw wrong(where(), `an id from 0 to ${maxIds - 1}`, id);
     return id as number;
   };
-  const vocab = new Map<string, number>();
-  const tokenOf = new Map<number, string>();
+  const vocab = new Map(words?.vocab);
+  const tokenOf: (string | undefined)[] = [];
+  for (const [token, id] of vocab) tokenOf[id] = token;
   const addEntry = (token: string, id: number, where: string): void => {
-    const holder = tokenOf.get(id);
+    const holder = tokenOf[id];
     if (holder !== undefined && holder !== token) throw wrong(where, `an id of its own (${id} is ${show(holder)})`, token);
     vocab.set(token, id);
-    tokenOf.set(id, token);
+    tokenOf[id] = token;
   };
-  if (modelType === "Unigram") {
+  if (words) {
+    // Read and checked by whoever gives them.
+  } else if (modelType === "Unigram") {
     if (!Array.isArray(model.vocab)) throw wrong("model.vocab", "a list of [token, score]", model.vocab);
     model.vocab.forEach((entry: unknown, id) => {
       if (!Array.isArray(entry) || typeof entry[0] !== "string" || typeof entry[1] !== "number") {
         throw wrong(`model.vocab[${id}]`, "[token, score]", entry);
       }
       vocab.set(entry[0], id);
-      tokenOf.set(id, entry[0]);
+      tokenOf[id] = entry[0];
     });
   } else {
     if (!isObject(model.vocab)) throw wrong("model.vocab", "an object of ids by token", model.vocab);
-    for (const [token, id] of Object.entries(model.vocab))
-      addEntry(
-        token,
-        checkId(id, () => `model.vocab[${show(token)}]`),
-        "model.vocab",
-      );
+    for (const token of Object.keys(model.vocab)) {
+      const id = checkId(model.vocab[token], () => `model.vocab[${show(token)}]`);
+      addEntry(token, id, "model.vocab");
+    }
   }
 
   const added = json.added_tokens ?? [];
@@ -150,10 +155,8 @@ export function checkTokenizerFile(json: JsonObject, label = "tokenizer.json"): 
     };
   });
   if (vocab.size === 0) throw wrong("model.vocab", "at least one token", model.vocab);
-  let vocabSize = 0;
-  for (const id of tokenOf.keys()) vocabSize = Math.max(vocabSize, id + 1);
-  const merges = modelType === "BPE" ? checkMerges(model.merges, wrong) : [];
-  return { json, model, modelType, vocab, merges, addedTokens, vocabSize };
+  const merges = words?.merges ?? (modelType === "BPE" ? checkMerges(model.merges, wrong) : []);
+  return { json, model, modelType, vocab, merges, addedTokens, vocabSize: tokenOf.length };
 }
 
 function checkMerges(merges: unknown, wrong: (where: string, expected: string, got: unknown) => FormatError): [string, string][] {
@@ -164,6 +167,6 @@ function checkMerges(merges: unknown, wrong: (where: string, expected: string, g
     if (!Array.isArray(parts) || parts.length !== 2 || typeof parts[0] !== "string" || typeof parts[1] !== "string") {
       throw wrong(`model.merges[${rank}]`, "a pair of tokens", entry);
     }
-    return [parts[0], parts[1]];
+    return parts as [string, string];
   });
 }

@@ -8,8 +8,8 @@ import { readJsonObject } from "../../formats/json-file.ts";
 import { type LoadedDecoder, loadDecoder, loadGgufDecoder } from "../../models/decoder/checkpoint.ts";
 import { loadQuantisedGguf } from "../../models/decoder/gguf-quantised.ts";
 import { bytesOfTree, type InferenceModel, quantiseDecoder } from "../../models/decoder/quantise.ts";
-import { ggufTokenizerFiles } from "../../text/gguf-tokenizer.ts";
-import { ChatTemplate, loadTokenizer, type Tokenizer, tokenizerFromJson } from "../../text/index.ts";
+import { openGgufTokenizer } from "../../text/gguf-tokenizer.ts";
+import { ChatTemplate, loadTokenizer, type Tokenizer } from "../../text/index.ts";
 import { resolveModel, tokenizerBeside } from "../model-source.ts";
 import { checkSameTokens } from "./same-tokens.ts";
 
@@ -137,8 +137,8 @@ interface ModelText {
 }
 
 function ggufText(file: GgufSource): ModelText {
-  const { tokenizer, config } = ggufTokenizerFiles(file);
-  return { tokenizer: tokenizerFromJson(tokenizer, config, file.path), chatTemplate: ChatTemplate.fromConfig(config) };
+  const { tokenizer, config } = openGgufTokenizer(file);
+  return { tokenizer, chatTemplate: ChatTemplate.fromConfig(config) };
 }
 
 const textBeside = (path: string, tokenizerPath: string | undefined): ModelText => ({
