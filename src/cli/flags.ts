@@ -1,7 +1,6 @@
 // From a command's option list to commander's options, and from a command line to layers of settings:
 // defaults < preset < configuration file < flags.
 import { CommanderError, Command as Parser, Option as ParserOption } from "commander";
-import { readConfigFile } from "../base/config.ts";
 import { invariant, nearest, UsageError } from "../base/errors.ts";
 import { listOptions, type OptionInfo, type SettingsLayer, valueFromText } from "../base/schema.ts";
 import { type Command, commonSchema } from "./command.ts";
@@ -144,7 +143,7 @@ export function parserOf(command: Command): CommandParser {
  * Reads the arguments after the command's name.
  * @throws UsageError for an unknown flag (naming the nearest), a flag without its value, and surplus or missing arguments.
  */
-export function parseLine(command: Command, argv: readonly string[]): ParsedLine {
+export async function parseLine(command: Command, argv: readonly string[]): Promise<ParsedLine> {
   const { parser, flags } = parserOf(command);
   let rest: { operands: string[]; unknown: string[] };
   try {
@@ -161,7 +160,8 @@ export function parseLine(command: Command, argv: readonly string[]): ParsedLine
   for (const { option, parserOption } of flags) given[option.name] = values[parserOption.attributeName()];
   const { threads, ...own } = given;
   Object.assign(own, positionalValues(command, rest.operands));
-  const file = typeof values.config === "string" ? readConfigFile(values.config) : undefined;
+  // The reader of YAML is a quarter of all code that a command loads.
+  const file = typeof values.config === "string" ? (await import("../base/config.ts")).readConfigFile(values.config) : undefined;
   // A configuration file may choose the preset and the threads as well.
   const { preset: filePreset, threads: fileThreads, ...fileValues } = file?.values ?? {};
   const layers: SettingsLayer[] = [];

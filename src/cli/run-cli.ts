@@ -82,7 +82,7 @@ async function runCommand(
 ): Promise<void> {
   const opened: Backend[] = [];
   try {
-    const line = parseLine(command, argv);
+    const line = await parseLine(command, argv);
     if (line.help) return io.stdout.write(commandHelp(command, io.stdout, io.program, entries));
     const { threads } = resolveLayers(commonSchema, [{ values: { threads: line.threads } }]);
     const context: CommandContext = {

@@ -77,7 +77,7 @@ describe("the command to reproduce", () => {
     const argv = execFileSync("sh", ["-c", `printf '%s\\0' ${line}`], { encoding: "utf8" })
       .split("\0")
       .slice(2, -1);
-    const again = resolveLayers(pretrainSchema, parseLine(pretrain, argv).layers);
+    const again = resolveLayers(pretrainSchema, (await parseLine(pretrain, argv)).layers);
     const { corpus, ...settings } = config;
     expect(JSON.parse(JSON.stringify(again))).toMatchObject(settings);
   });
