@@ -97,19 +97,20 @@ function startSeconds(model: string, threads: number): Promise<number> {
 /** A small model that warms the code up. */
 const small = here("../assets/stories260k/stories260K.bin");
 
-/** Resident bytes after loading and one token, over those of the file. */
+/** Resident bytes of the weights after one call, over those of the file, and with the tokenizer. */
 async function memoryFacts(format: FileFormat, { path, bytes }: BenchModel): Promise<string[]> {
   const facts: string[] = [];
   for (const weights of format === "f32" ? (["shared", "packed"] as const) : (["packed"] as const)) {
     const args = ["--expose-gc", "--import", here("../src/runtime/testing/register-typescript.mjs"), here("children/memory.ts")];
     const { stdout } = await promisify(execFile)(process.execPath, [...args, path, small, weights]);
-    const { grown, told } = JSON.parse(stdout) as { grown: number; told: { weights: number } };
+    const { grown, grownWithText, told } = JSON.parse(stdout) as { grown: number; grownWithText: number; told: { weights: number } };
     const ratio = grown / bytes;
     // Weights stored in 16 bits are float32 in memory: no aim is set for them.
     const bound = format === "bf16" ? undefined : memoryGoal[weights];
     facts.push(
       `resident with ${weights} weights: ${(grown / 1e6).toFixed(0)} MB, ${(grown / told.weights).toFixed(2)} × the tensors in memory, ` +
-        `${ratio.toFixed(2)} × the file${bound === undefined ? "" : ` (at most ${bound}: ${ratio <= bound ? "within" : "missed"})`}`,
+        `${ratio.toFixed(2)} × the file${bound === undefined ? "" : ` (at most ${bound}: ${ratio <= bound ? "within" : "missed"})`}, ` +
+        `${(grownWithText / bytes).toFixed(2)} × with the tokenizer`,
     );
   }
   return facts;

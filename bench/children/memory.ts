@@ -1,17 +1,18 @@
-// A process of its own: loads a model, generates one token and tells by how much its resident memory grew, cache of keys and values excluded.
-// Arguments: model, packed or shared. A small model has gone through the same code before.
+// A process of its own: loads a model's weights, runs a few tokens and tells by how much its resident memory grew, cache of keys and values
+// excluded; then with the tokenizer too. Arguments: model, a small model that goes through the same code before, packed or shared.
 import { DecoderRunner } from "../../src/decode/runner.ts";
-import { loadModel } from "../../src/recipes/text-model/load-model.ts";
+import { loadDecoder, loadQuantisedGguf } from "../../src/models/index.ts";
 import { openBackend } from "../../src/runtime/open.ts";
+import { loadTokenizer } from "../../src/text/index.ts";
 
 const [path, small, weights] = process.argv.slice(2) as [string, string, "packed" | "shared"];
 const { backend } = openBackend();
 
-async function firstToken(source: string): Promise<{ runner: DecoderRunner; kept: unknown }> {
-  const loaded = await loadModel(source);
-  const runner = new DecoderRunner(backend, loaded.model, { capacity: 256, weights });
+function firstTokens(source: string): DecoderRunner {
+  const model = source.endsWith(".gguf") ? loadQuantisedGguf(source) : loadDecoder(source);
+  const runner = new DecoderRunner(backend, model, { capacity: 256, weights });
   runner.append(0, [1, 2, 3]);
-  return { runner, kept: loaded };
+  return runner;
 }
 
 /** Bytes in memory that belong to this process alone or to files that it maps. */
@@ -20,12 +21,14 @@ function resident(): number {
   return process.memoryUsage.rss();
 }
 
-const first = await firstToken(small);
-first.runner.dispose();
+firstTokens(small).dispose();
 const before = resident();
-const { runner, kept } = await firstToken(path);
-const { cache } = runner.memory;
-// The model must be alive when memory is read.
-process.stdout.write(`${JSON.stringify({ grown: resident() - before - cache, told: runner.memory, alive: kept !== undefined })}\n`);
+const runner = firstTokens(path);
+const { memory } = runner;
+const grown = resident() - before - memory.cache;
+const tokenizer = loadTokenizer(path);
+const grownWithText = resident() - before - memory.cache;
+// Both must be alive when memory is read.
+process.stdout.write(`${JSON.stringify({ grown, grownWithText, told: memory, alive: tokenizer.vocabSize > 0 })}\n`);
 runner.dispose();
 backend.dispose();
