@@ -105,7 +105,7 @@ export class RunnerPrograms {
     this.#features = features;
     this.#sequenceProgram?.dispose();
     this.#treeProgram?.dispose();
-    this.#endEarly();
+    this.endEarly();
     this.#sequenceProgram = undefined;
     this.#treeProgram = undefined;
   }
@@ -192,12 +192,12 @@ export class RunnerPrograms {
     return this.#early && this.#varying(this.#bind(this.#early, this.#cache.row(row), 1, time, this.#makeRows(1)));
   }
 
-  /** Resolves when weights are packed, at which the early program ends; undefined where there is none. */
+  /** Resolves when weights are packed; undefined where that is not awaited. */
   packed(): Promise<void> | undefined {
-    return this.#early && this.#packing?.then(() => this.#endEarly());
+    return this.#early && this.#packing;
   }
 
-  #endEarly(): void {
+  endEarly(): void {
     this.#early?.dispose();
     this.#early = undefined;
   }

@@ -216,7 +216,7 @@ export class DecoderRunner {
     const packed = this.#programs.packed();
     if (packed === undefined) return this.#prepareLength(row, options);
     return packed.then(() => {
-      this.#early = undefined;
+      this.#endEarly();
       options.signal?.throwIfAborted();
       return this.#prepareLength(row, options);
     });
@@ -266,6 +266,7 @@ export class DecoderRunner {
 
   *#appendRows(row: number, ids: ArrayLike<number>, length: number): Steps<TargetRows> {
     yield* this.#settle(row, length);
+    this.#endEarly();
     return yield* this.#chunk(row, ids, 0, ids.length, true);
   }
 
@@ -336,6 +337,7 @@ export class DecoderRunner {
         hint: "Positions change for the whole text at the model's original length: draft up to there, and go on behind it.",
       });
     runNow(this.#settle(row, start + 1));
+    this.#endEarly();
     if (shape.isChain && size <= this.exactBlock) return this.#block(row, ids, 0, size);
     if (size === 1) return this.#one(row, ids[0]);
     if (shape.isChain) return runNow(this.#chunk(row, ids, 0, size, true));
@@ -358,6 +360,7 @@ export class DecoderRunner {
   step(ids: ArrayLike<number>, active?: ArrayLike<number>): Float32Array {
     this.#refuseUse();
     if (this.batch === 1) return this.append(0, [ids[0]]);
+    this.#endEarly();
     const call = (this.#batched ??= this.#programs.batched());
     const { lengths } = this.cache;
     // Before ids are written: what is computed again goes through other calls.
@@ -420,6 +423,7 @@ export class DecoderRunner {
   }
 
   #one(row: number, id: number): TargetRows {
+    this.#endEarly();
     let call = this.#single.get(row);
     if (!call) {
       call = this.#programs.sequence(row, 1, 1);
@@ -456,6 +460,12 @@ export class DecoderRunner {
     else several.wanted[0] = count - 1;
     yield* this.#runChunk(several.call, row, ids, from, count);
     return rows;
+  }
+
+  /** Whatever is no prompt needs packed weights. */
+  #endEarly(): void {
+    this.#early = undefined;
+    this.#programs.endEarly();
   }
 
   #severalOf(row: number): SequenceCall {

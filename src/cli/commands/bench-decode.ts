@@ -58,7 +58,7 @@ export const benchDecode = defineCommand({
     const unknown = options.tasks.find((task) => !names.includes(task));
     if (unknown !== undefined) throw new UsageError(`tasks: expected ${names.join(", ")}, got ${unknown}`);
     const prompts = all.filter(({ task }) => options.tasks.length === 0 || options.tasks.includes(task));
-    using model = await openTextModel({ ...options, speculate: "none", exact: false }, context);
+    using model = await openTextModel({ ...options, speculate: "none", exact: false }, context, { prepare: false });
     const useTemplate = !options.raw && model.loaded.chatTemplate !== undefined;
     const texts = prompts.map(({ task, prompt }) => ({
       task,

@@ -1,0 +1,114 @@
+// Prompts of float32 models are read before their weights are packed; whatever comes after a prompt waits for that.
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { allocateDecoder } from "../models/decoder/checkpoint.ts";
+import { decoderConfig } from "../models/decoder/config.ts";
+import { quantiseDecoder } from "../models/decoder/quantise.ts";
+import { initializeParameters } from "../nn/parameter.ts";
+import type { Backend } from "../runtime/backend.ts";
+import { openBackend } from "../runtime/open.ts";
+import { generate } from "./generate.ts";
+import { DecoderRunner } from "./runner.ts";
+import { TreeShape } from "./token-tree.ts";
+
+let backend: Backend;
+beforeAll(() => {
+  backend = openBackend({ threads: 1 }).backend;
+});
+afterAll(() => backend.dispose());
+
+const model = (() => {
+  const decoder = allocateDecoder(
+    decoderConfig({ vocabSize: 40, width: 32, layers: 2, heads: 2, headWidth: 16, contextLength: 64, initStd: 0.3 }),
+  );
+  initializeParameters(decoder.specs as never, decoder.parameters, 3);
+  return decoder;
+})();
+const prompt = Array.from({ length: 20 }, (_, i) => (i * 7 + 1) % 40);
+const close = (a: ArrayLike<number>, b: ArrayLike<number>): void => {
+  expect(a.length).toBe(b.length);
+  for (let i = 0; i < a.length; i++) expect(Math.abs(a[i] - b[i])).toBeLessThan(1e-4);
+};
+
+it("gives what packed weights give, and holds one packed copy from the first token on", async () => {
+  using plain = new DecoderRunner(backend, model);
+  using runner = new DecoderRunner(backend, model);
+  await runner.compileAhead();
+  expect(runner.prepare(0)).toBeInstanceOf(Promise);
+  expect(runner.memory.packedCopies).toBe(0);
+  close(await runner.appendAsync(0, prompt), plain.append(0, prompt));
+  await runner.prepare(0);
+  expect(runner.prepare(0)).toBeUndefined();
+  expect(runner.memory.packedCopies).toBe(plain.memory.packedCopies);
+  close(runner.step([5]), plain.step([5]));
+  // From now on the programs are the same.
+  const again = runner.append(0, prompt).slice();
+  expect(again).toEqual(plain.append(0, prompt));
+});
+
+it.each<[string, (runner: DecoderRunner) => ArrayLike<number>]>([
+  ["a token", (runner) => runner.step([5])],
+  ["rows", (runner) => runner.appendAll(0, [5, 6])],
+  ["a chain", (runner) => runner.appendTree(0, TreeShape.chain(1), [5, 6]).logits],
+  ["a tree", (runner) => runner.appendTree(0, new TreeShape([-1, 0, 0]), [5, 6, 7]).logits],
+])("%s that does not wait has packed weights all the same", async (_, call) => {
+  using plain = new DecoderRunner(backend, model);
+  using runner = new DecoderRunner(backend, model);
+  await runner.compileAhead();
+  runner.append(0, prompt);
+  plain.append(0, prompt);
+  close(call(runner), call(plain));
+  expect(runner.prepare(0)).toBeUndefined();
+});
+
+it("an aborted wait tells the reason, and the next one goes on", async () => {
+  using runner = new DecoderRunner(backend, model);
+  await runner.compileAhead();
+  await runner.appendAsync(0, prompt);
+  await expect(runner.prepare(0, { signal: AbortSignal.abort(new Error("enough")) })).rejects.toThrow("enough");
+  expect(runner.step([5])).toHaveLength(40);
+});
+
+it("a runner may go away while weights are packed", async () => {
+  const other = openBackend({ threads: 1 }).backend;
+  const runner = new DecoderRunner(other, model);
+  const ready = runner.compileAhead();
+  runner.dispose();
+  await ready;
+  const second = new DecoderRunner(other, model);
+  await second.compileAhead();
+  second.dispose();
+  other.dispose();
+  expect(() => second.append(0, prompt)).toThrow("disposed");
+});
+
+it("other rows asked of the program end it", async () => {
+  using runner = new DecoderRunner(backend, model);
+  await runner.compileAhead();
+  runner.provide({ hidden: true });
+  expect(runner.prepare(0)).toBeUndefined();
+  expect(runner.appendTree(0, TreeShape.chain(1), [5, 6]).hidden).toHaveLength(64);
+});
+
+it("weights in blocks and blocks of exact decoding are packed before", async () => {
+  using quantised = new DecoderRunner(backend, quantiseDecoder(model, { bits: 8 }));
+  await quantised.compileAhead();
+  expect(quantised.prepare(0)).toBeUndefined();
+  expect(quantised.memory.packedCopies).toBeGreaterThan(0);
+  using exact = new DecoderRunner(backend, model, { exactBlock: 4 });
+  await exact.compileAhead();
+  expect(exact.prepare(0)).toBeUndefined();
+});
+
+it("the same text with and without", async () => {
+  const text = async (ahead: boolean): Promise<number[]> => {
+    using runner = new DecoderRunner(backend, model);
+    if (ahead) await runner.compileAhead();
+    const ids: number[] = [];
+    for await (const event of generate(runner, [
+      { ids: Int32Array.from(prompt), maxNewTokens: 30, eosTokenIds: [], sampling: { doSample: false } },
+    ]))
+      if (event.kind === "token") ids.push(event.id);
+    return ids;
+  };
+  expect(await text(true)).toEqual(await text(false));
+});
