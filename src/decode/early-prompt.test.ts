@@ -60,6 +60,34 @@ it.each<[string, (runner: DecoderRunner) => ArrayLike<number>]>([
   expect(runner.prepare(0)).toBeUndefined();
 });
 
+it("a prompt of one token, and the last one of a prompt that the cache holds, do not wait either", async () => {
+  using plain = new DecoderRunner(backend, model);
+  using runner = new DecoderRunner(backend, model);
+  await runner.compileAhead();
+  close(await runner.appendAsync(0, [7], { promptLength: 1 }), plain.append(0, [7]));
+  close(await runner.appendAsync(0, [8], { promptLength: 2 }), plain.append(0, [8]));
+  expect(runner.prepare(0)).toBeInstanceOf(Promise);
+  // A token that is no prompt.
+  close(await runner.appendAsync(0, [9]), plain.append(0, [9]));
+  expect(runner.prepare(0)).toBeUndefined();
+});
+
+it("is asked for twice and made once; a profile has all of a runner's calls", async () => {
+  const { backend: own } = openBackend({ threads: 1 });
+  const runner = new DecoderRunner(own, model);
+  await Promise.all([runner.compileAhead(), runner.compileAhead()]);
+  runner.append(0, prompt);
+  await runner.prepare(0);
+  await runner.compileAhead();
+  runner.dispose();
+  own.dispose();
+  using profiled = new DecoderRunner(backend, model, { profile: true });
+  await profiled.compileAhead();
+  profiled.append(0, prompt);
+  expect(profiled.prepare(0)).toBeUndefined();
+  expect(profiled.endProfile().length).toBeGreaterThan(10);
+});
+
 it("an aborted wait tells the reason, and the next one goes on", async () => {
   using runner = new DecoderRunner(backend, model);
   await runner.compileAhead();

@@ -85,6 +85,7 @@ export class RunnerPrograms {
   /** That of one sequence, before its weights are packed. */
   #early: AnyProgram | undefined;
   #packing: Promise<void> | undefined;
+  #ahead: Promise<void> | undefined;
   #features: TargetFeatures = {};
   #disposed = false;
   readonly #makeRows = (count: number): RowBuffers => allocateRows(this.#config, this.#features, count);
@@ -159,8 +160,15 @@ export class RunnerPrograms {
   }
 
   /** Compiles the program of one sequence while the event loop goes on, unless it is there; with `early`, one before its weights are packed. */
-  async compileAhead(early: boolean): Promise<void> {
-    if (this.#sequenceProgram) return;
+  compileAhead(early: boolean): Promise<void> {
+    if (this.#sequenceProgram) return Promise.resolve();
+    this.#ahead ??= this.#compileLater(early).finally(() => {
+      this.#ahead = undefined;
+    });
+    return this.#ahead;
+  }
+
+  async #compileLater(early: boolean): Promise<void> {
     const features = this.#features;
     // Whoever could not wait has compiled it meanwhile, or needs another one.
     const isWanted = (): boolean => !this.#disposed && !this.#sequenceProgram && this.#features === features;
@@ -169,7 +177,7 @@ export class RunnerPrograms {
       else program.dispose();
     };
     const { outputs, specs, options } = this.#recipe(1, "S", "R");
-    if (!early || !this.#hasFloatsAlone) return keep(await compileAsync(this.#backend, outputs as never, specs, options));
+    if (!early || !this.#packsApart) return keep(await compileAsync(this.#backend, outputs as never, specs, options));
     const { shared, packed } = compileTwice<Inputs, Outputs>(this.#backend, outputs as never, specs, options);
     this.#packing = packed.then(keep);
     // Told to whoever awaits it.
@@ -179,12 +187,14 @@ export class RunnerPrograms {
     else program.dispose();
   }
 
-  /** Packing quantised weights takes no longer than their first use without it. */
-  get #hasFloatsAlone(): boolean {
-    return (
-      this.#options.weights === "packed" &&
-      flatten<TensorBuffer>(this.#model.parameters.tree as never).every(([, { dtype }]) => dtype === "f32")
-    );
+  /**
+   * Whether reading a prompt before weights are packed pays: quantised weights cannot do without, the other backend packs when it is told not
+   * to, and a profile would end with the early program.
+   */
+  get #packsApart(): boolean {
+    const { weights, profile } = this.#options;
+    if (weights !== "packed" || profile || this.#backend.name !== "native") return false;
+    return flatten<TensorBuffer>(this.#model.parameters.tree as never).every(([, { dtype }]) => dtype === "f32");
   }
 
   /** A call of any number of tokens and rows before weights are packed; undefined where they are. */

@@ -135,7 +135,8 @@ export class DecoderRunner {
   /**
    * Compiles ahead what the first call needs (rows of a single sequence), while the event loop goes on. Packing the weights of a large model
    * takes most of a second: where they are float32, it goes on behind the promise, and prompts are read without until the first token after
-   * one is asked for, which {@link DecoderRunner.prepare} awaits. Calls that await neither compile for themselves.
+   * one is asked for, which {@link DecoderRunner.prepare} awaits. Weights must not change before it has. Calls that await neither compile for
+   * themselves.
    */
   compileAhead(): Promise<void> {
     return this.#programs.compileAhead(this.batch === 1 && this.exactBlock === 0);
@@ -152,12 +153,16 @@ export class DecoderRunner {
   /** {@link DecoderRunner.append} while the event loop goes on (more than 16 tokens). Until it is done every other call is refused. @throws the signal's reason. */
   async appendAsync(row: number, ids: ArrayLike<number>, options: ReadOptions = {}): Promise<Float32Array> {
     const length = this.#enter(row, ids, options);
-    return await this.#read(ids.length, this.#append(row, ids, length), options);
+    const isPrompt = ids.length > 1 || options.promptLength !== undefined;
+    return await this.#read(ids.length, this.#append(row, ids, length, isPrompt), options);
   }
 
-  *#append(row: number, ids: ArrayLike<number>, length: number): Steps<Float32Array> {
+  /** @param isPrompt whether these are tokens of a prompt, also where it is one. */
+  *#append(row: number, ids: ArrayLike<number>, length: number, isPrompt = ids.length > 1): Steps<Float32Array> {
+    if (!isPrompt) this.#endEarly();
     yield* this.#settle(row, length);
     const last = ids.length - 1;
+    if (last === 0 && this.#programs.packed()) return (yield* this.#chunk(row, ids, 0, 1, false)).logits;
     if (this.exactBlock > 0) {
       yield* this.#chunks(row, ids, last);
       return this.#block(row, ids, last, 1).logits.subarray(0, this.config.vocabSize);
@@ -214,12 +219,28 @@ export class DecoderRunner {
   prepare(row: number, options: Pick<ReadOptions, "signal"> = {}): Promise<void> | undefined {
     this.#refuseUse();
     const packed = this.#programs.packed();
-    if (packed === undefined) return this.#prepareLength(row, options);
-    return packed.then(() => {
-      this.#endEarly();
-      options.signal?.throwIfAborted();
-      return this.#prepareLength(row, options);
+    return packed === undefined ? this.#prepareLength(row, options) : this.#prepareWeights(packed, row, options);
+  }
+
+  async #prepareWeights(packed: Promise<void>, row: number, options: Pick<ReadOptions, "signal">): Promise<void> {
+    const { signal } = options;
+    let stop = (): void => {};
+    const aborted = new Promise<never>((_, reject) => {
+      stop = () => reject(signal?.reason);
+      signal?.addEventListener("abort", stop);
     });
+    try {
+      signal?.throwIfAborted();
+      await Promise.race([packed, aborted]);
+      this.#endEarly();
+    } catch (error) {
+      // Packing failed: the next call tries for itself.
+      if (!signal?.aborted) this.#endEarly();
+      throw error;
+    } finally {
+      signal?.removeEventListener("abort", stop);
+    }
+    await this.#prepareLength(row, options);
   }
 
   #prepareLength(row: number, options: Pick<ReadOptions, "signal">): Promise<void> | undefined {

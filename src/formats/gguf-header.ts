@@ -178,7 +178,7 @@ class Cursor {
   private readonly fd: number;
   private readonly size: number;
   private readonly label: string;
-  private window = new Uint8Array(0);
+  private window: Uint8Array<ArrayBuffer> = new Uint8Array(0);
   private view = new DataView(this.window.buffer);
   private windowStart = 0;
 
@@ -267,9 +267,7 @@ class Cursor {
       const length = this.count(8, "strings");
       const start = this.position;
       for (let i = 0; i < length; i++) this.take(this.lengthOf(this.size, "a string"));
-      const stored = new Uint8Array(this.position - start);
-      readFully(this.fd, stored, start, this.label);
-      return lazyStrings(stored, length);
+      return lazyStrings(this.bytesFrom(start), length);
     }
     if (type === "array") {
       const length = this.count(12, "arrays");
@@ -296,6 +294,15 @@ class Cursor {
     return bytes;
   }
 
+  /** A copy of what was moved over since `start`: from the window, where it is all there. */
+  private bytesFrom(start: number): Uint8Array<ArrayBuffer> {
+    const from = start - this.windowStart;
+    if (from >= 0) return this.window.slice(from, this.position - this.windowStart);
+    const bytes = new Uint8Array(this.position - start);
+    readFully(this.fd, bytes, start, this.label);
+    return bytes;
+  }
+
   /** Moves over `length` bytes and returns where in the window they begin. */
   private take(length: number): number {
     if (length > this.size - this.position) throw this.error(`${length} more bytes`, `the end of the file`);
@@ -314,12 +321,14 @@ class Cursor {
 }
 
 /** A vocabulary, of which most readers of a file want nothing: its strings are made when they are first asked for. */
-function lazyStrings(stored: Uint8Array<ArrayBuffer>, count: number): GgufArray {
-  let values: readonly string[] | undefined;
+function lazyStrings(bytes: Uint8Array<ArrayBuffer>, count: number): GgufArray {
+  let stored: Uint8Array<ArrayBuffer> | undefined = bytes;
+  let values: readonly string[] = [];
   return {
     type: "string",
     get values() {
-      values ??= decodeStrings(stored, count);
+      if (stored) values = decodeStrings(stored, count);
+      stored = undefined;
       return values;
     },
   };

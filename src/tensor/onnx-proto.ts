@@ -1,6 +1,7 @@
 // The messages of onnx.proto that a program is made of, and their bytes. Written field by field: the library's descriptions of the whole
 // format cost a process 70 ms before its first program.
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import { invariant } from "../base/errors.ts";
 import type { Shape } from "./graph.ts";
 
 export interface OnnxNode {
@@ -155,6 +156,7 @@ class Writer {
   readonly #writer = new BinaryWriter();
 
   int(field: number, value: number): void {
+    invariant(Number.isSafeInteger(value), `${value} is no whole number`);
     this.#writer.tag(field, WireType.Varint);
     if (value >= 0 && value < 2 ** 32) this.#writer.uint32(value);
     else this.#writer.int64(value);

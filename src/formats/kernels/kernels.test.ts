@@ -1,10 +1,26 @@
+import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { promisify } from "node:util";
 import { describe, expect, it } from "vitest";
 import wabt from "wabt";
 import { blockFormats } from "../gguf-blocks.ts";
 import { bfloat16ToFloat32, float16ToFloat32 } from "../half.ts";
 import { kernelBytes } from "./bytes.ts";
 import { inputBytes, kernels, type RepackedType, repackedTypes } from "./kernels.ts";
+
+it("without room for its memory, loops do the same", async () => {
+  const program = `
+    globalThis.WebAssembly = { Module: class {}, Instance: class { constructor() { throw new RangeError("Out of memory"); } } };
+    const { kernels } = await import("./kernels.ts");
+    const { float16ToFloat32 } = await import("../half.ts");
+    const wide = new Float32Array(100);
+    float16ToFloat32(new Uint16Array(100).fill(0x3c00), wide);
+    console.log(kernels() === undefined, wide.every((x) => x === 1));`;
+  const hooks = new URL("../../runtime/testing/register-typescript.mjs", import.meta.url).href;
+  const args = ["--import", hooks, "--input-type=module", "-e", program];
+  const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: import.meta.dirname });
+  expect(stdout).toBe("true true\n");
+});
 
 it("the bytes are those of the source", async () => {
   const module = (await wabt()).parseWat("kernels.wat", readFileSync(new URL("kernels.wat", import.meta.url), "utf8"), { simd: true });

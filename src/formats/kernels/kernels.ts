@@ -45,18 +45,27 @@ interface Exports {
   q4_1(from: number, packed: number, scales: number, offsets: number, blocks: number): void;
 }
 
-let made: Kernels | undefined | null = null;
+let made: { readonly kernels: Kernels | undefined } | undefined;
 
-/** The kernels, made once; undefined where there is no WebAssembly (`node --jitless`). */
+/**
+ * The kernels, made once; undefined where there is no WebAssembly (`node --jitless`), no vector instructions, or no address space for its
+ * memory (V8 reserves 10 GB of addresses, which `ulimit -v` may refuse).
+ */
 export function kernels(): Kernels | undefined {
-  made ??= make();
-  return made;
+  made ??= { kernels: make() };
+  return made.kernels;
 }
 
 function make(): Kernels | undefined {
-  if (typeof WebAssembly === "undefined") return undefined;
-  const module = new WebAssembly.Module(Buffer.from(kernelBytes, "base64"));
-  const { memory, ...run } = new WebAssembly.Instance(module).exports as Exports;
+  let exported: Exports;
+  try {
+    if (typeof WebAssembly === "undefined") return undefined;
+    const module = new WebAssembly.Module(Buffer.from(kernelBytes, "base64"));
+    exported = new WebAssembly.Instance(module).exports as Exports;
+  } catch {
+    return undefined;
+  }
+  const { memory, ...run } = exported;
   const { buffer } = memory;
   const offsetsStart = scalesStart + maxScales * 4;
   const byType = { Q8_0: run.q8_0, Q4_0: run.q4_0, Q4_1: run.q4_1 };
