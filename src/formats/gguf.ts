@@ -8,7 +8,7 @@ import { type DType, isFloat } from "../tensor/dtype.ts";
 import { blockFormats, dequantiseBlocks } from "./gguf-blocks.ts";
 import { type GgufEntry, type GgufMetadataEntry, type GgufValue, readGgufHeader } from "./gguf-header.ts";
 import { type GgufTypeName, ggufTensorTypes } from "./gguf-types.ts";
-import { bfloat16ToFloat32, float16ToFloat32 } from "./half.ts";
+import { bfloat16ToFloat32, float16ToFloat32, widenFrom } from "./half.ts";
 import { missingTensor, type TensorSource } from "./tensor-source.ts";
 
 /** Values converted at a time: a multiple of every block. */
@@ -178,6 +178,10 @@ class GgufFile implements GgufSource {
   }
 
   private convert(fd: number, dtype: GgufTypeName, position: number, target: Float32Array | Float64Array | Int32Array): void {
+    if ((dtype === "F16" || dtype === "BF16") && target instanceof Float32Array) {
+      const type = dtype === "F16" ? "f16" : "bf16";
+      if (widenFrom(type, target, (input, at) => readFully(fd, input, position + at, this.path))) return;
+    }
     const { values, bytes } = ggufTensorTypes[dtype];
     const format = blockFormats[dtype];
     const raw = new Uint8Array((Math.min(target.length, chunkValues) / values) * bytes);

@@ -32,15 +32,24 @@ export function bfloat16ToFloat32(bits: Uint16Array, target: Float32Array): void
 const fewNumbers = 64;
 
 function widenInChunks(type: "f16" | "bf16", bits: Uint16Array, target: Float32Array): boolean {
-  const fast = bits.length < fewNumbers ? undefined : kernels();
-  if (fast === undefined) return false;
   const bytes = bytesOf(bits);
+  return bits.length >= fewNumbers && widenFrom(type, target, (input, at) => input.set(bytes.subarray(at, at + input.length)));
+}
+
+/**
+ * Widens as many stored numbers as `target` has, chunk by chunk.
+ * @param fill puts the bytes from byte `at` on into `input`, all of it.
+ * @returns false, with nothing done, where only loops can do it.
+ */
+export function widenFrom(type: "f16" | "bf16", target: Float32Array, fill: (input: Uint8Array, at: number) => void): boolean {
+  const fast = kernels();
+  if (fast === undefined) return false;
   // As integers: a NaN that passes through a float may come out another one.
   const [from, to] = [bytesOf(fast.floats), bytesOf(target)];
   const chunk = inputBytes / 2;
-  for (let at = 0; at < bits.length; at += chunk) {
-    const count = Math.min(chunk, bits.length - at);
-    fast.input.set(bytes.subarray(at * 2, (at + count) * 2));
+  for (let at = 0; at < target.length; at += chunk) {
+    const count = Math.min(chunk, target.length - at);
+    fill(fast.input.subarray(0, count * 2), at * 2);
     fast.widen(type, count);
     to.set(from.subarray(0, count * 4), at * 4);
   }

@@ -3,7 +3,7 @@ import { FormatError, invariant } from "../base/errors.ts";
 import { bytesOf, readFully } from "../base/file-io.ts";
 import { bytesPerElement, isFloat, type TypedArray } from "../tensor/dtype.ts";
 import { float8Table } from "./float8.ts";
-import { bfloat16ToFloat32, float16ToFloat32 } from "./half.ts";
+import { bfloat16ToFloat32, float16ToFloat32, widenFrom } from "./half.ts";
 import { bitsPerSafetensorsElement, fromSafetensorsDType, type SafetensorsDType } from "./safetensors-dtype.ts";
 
 /** Elements converted at a time: the only intermediate copy (at most 4 MB with its float32 form). */
@@ -17,6 +17,10 @@ export function readElements(fd: number, stored: SafetensorsDType, position: num
   if (isHeldAs(stored, target)) {
     readFully(fd, bytesOf(target), position, label);
     return;
+  }
+  if ((stored === "F16" || stored === "BF16") && target instanceof Float32Array) {
+    const type = stored === "F16" ? "f16" : "bf16";
+    if (widenFrom(type, target, (input, at) => readFully(fd, input, position + at, label))) return;
   }
   const size = bitsPerSafetensorsElement[stored] / 8;
   const raw = new Uint8Array(Math.min(target.length, chunkElements) * size);
