@@ -213,9 +213,13 @@ export function unknownOption(name: string, names: readonly string[], suffix = "
     names.find((candidate) => nearest(last, [candidate.split(".").at(-1) ?? ""]) !== undefined);
   const expected = guess === undefined ? "a known option" : `\`${guess}\``;
   return new UsageError(`option \`${name}\`: expected ${expected}, got an unknown name${suffix}`, {
-    hint: guess === undefined ? `The options are: ${names.join(", ")}.` : `Did you mean \`${guess}\`${suffix}?`,
+    hint: guess === undefined ? `The options are: ${briefly(names).join(", ")}.` : `Did you mean \`${guess}\`${suffix}?`,
   });
 }
+
+/** Where there are many, a group stands for the options in it. */
+const briefly = (names: readonly string[]): string[] =>
+  names.length <= 20 ? [...names] : [...new Set(names.map((name) => name.replace(/\..*/s, ".…")))];
 
 const kindOf = (name: string, given: Given, byName: Shape["byName"]): unknown => given.get(name)?.value ?? byName.get(name)?.defaultValue;
 
