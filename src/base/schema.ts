@@ -3,6 +3,7 @@
 // Everything is read from the JSON Schema that zod writes, never from zod's internals.
 import { z } from "zod";
 import { nearest, UsageError } from "./errors.ts";
+import { calledElsewhere } from "./names-elsewhere.ts";
 import { choicesOf, expectation, fieldsOf, itemTypesOf, type Node, type OptionMeta, typesOf, type ValueType } from "./schema-node.ts";
 
 export type { OptionMeta, ValueType } from "./schema-node.ts";
@@ -209,6 +210,7 @@ export function unknownOption(name: string, names: readonly string[], suffix = "
   const guess =
     nearest(name, alike) ??
     alike[0] ??
+    calledElsewhere(name, names) ??
     nearest(name, names) ??
     names.find((candidate) => nearest(last, [candidate.split(".").at(-1) ?? ""]) !== undefined);
   const expected = guess === undefined ? "a known option" : `\`${guess}\``;

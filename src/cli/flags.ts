@@ -2,6 +2,7 @@
 // defaults < preset < configuration file < flags.
 import { CommanderError, Command as Parser, Option as ParserOption } from "commander";
 import { invariant, nearest, UsageError } from "../base/errors.ts";
+import { calledElsewhere } from "../base/names-elsewhere.ts";
 import { listOptions, type OptionInfo, type SettingsLayer, valueFromText } from "../base/schema.ts";
 import { type Command, commonSchema } from "./command.ts";
 
@@ -223,9 +224,13 @@ function unknownFlag(argument: string, parser: Parser, command: Command): UsageE
   const alike = known.filter((name) => lastPart(name) === lastPart(flag));
   // Every letter is as near to another as the next: the long option that starts with it is meant.
   const isLetter = /^-[a-z]$/i.test(flag);
+  const elsewhere = calledElsewhere(
+    flag,
+    [...command.options, ...listOptions(commonSchema)].map(({ name }) => name),
+  );
   const guess = isLetter
     ? known.find((name) => name.startsWith(`--${flag[1].toLowerCase()}`))
-    : (nearest(flag, alike) ?? alike[0] ?? nearest(flag, known));
+    : (nearest(flag, alike) ?? alike[0] ?? (elsewhere && `--${kebabCase(elsewhere)}`) ?? nearest(flag, known));
   return new UsageError(`option \`${flag}\`: expected ${guess ? `\`${guess}\`` : "a known option"}, got an unknown name`, {
     hint: guess === undefined ? helpHint(command) : `Did you mean ${guess}?`,
   });
