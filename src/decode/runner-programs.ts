@@ -84,6 +84,7 @@ export class RunnerPrograms {
   #promptProgram: AnyProgram | undefined;
   /** That of one sequence, before its weights are packed. */
   #early: AnyProgram | undefined;
+  #pack: (() => Promise<void>) | undefined;
   #packing: Promise<void> | undefined;
   #ahead: Promise<void> | undefined;
   #features: TargetFeatures = {};
@@ -160,15 +161,15 @@ export class RunnerPrograms {
   }
 
   /** Compiles the program of one sequence while the event loop goes on, unless it is there; with `early`, one before its weights are packed. */
-  compileAhead(early: boolean): Promise<void> {
+  compileAhead(early: boolean, packNow: boolean): Promise<void> {
     if (this.#sequenceProgram) return Promise.resolve();
-    this.#ahead ??= this.#compileLater(early).finally(() => {
+    this.#ahead ??= this.#compileLater(early, packNow).finally(() => {
       this.#ahead = undefined;
     });
     return this.#ahead;
   }
 
-  async #compileLater(early: boolean): Promise<void> {
+  async #compileLater(early: boolean, packNow: boolean): Promise<void> {
     const features = this.#features;
     // Whoever could not wait has compiled it meanwhile, or needs another one.
     const isWanted = (): boolean => !this.#disposed && !this.#sequenceProgram && this.#features === features;
@@ -178,13 +179,12 @@ export class RunnerPrograms {
     };
     const { outputs, specs, options } = this.#recipe(1, "S", "R");
     if (!early || !this.#packsApart) return keep(await compileAsync(this.#backend, outputs as never, specs, options));
-    const { shared, packed } = compileTwice<Inputs, Outputs>(this.#backend, outputs as never, specs, options);
-    this.#packing = packed.then(keep);
-    // Told to whoever awaits it.
-    this.#packing.catch(() => {});
+    const { shared, pack } = compileTwice<Inputs, Outputs>(this.#backend, outputs as never, specs, options);
     const program: AnyProgram = await shared;
-    if (isWanted()) this.#early = program;
-    else program.dispose();
+    if (!isWanted()) return program.dispose();
+    this.#early = program;
+    this.#pack = async () => keep(await pack());
+    if (packNow) this.packed();
   }
 
   /**
@@ -202,14 +202,24 @@ export class RunnerPrograms {
     return this.#early && this.#varying(this.#bind(this.#early, this.#cache.row(row), 1, time, this.#makeRows(1)));
   }
 
-  /** Resolves when weights are packed; undefined where that is not awaited. */
+  get isEarly(): boolean {
+    return this.#early !== undefined;
+  }
+
+  /** Packs the weights on a pool thread, once, where the early program is in use; resolves when that is done. */
   packed(): Promise<void> | undefined {
-    return this.#early && this.#packing;
+    if (!this.#early) return undefined;
+    this.#packing ??= this.#pack?.();
+    // Told to whoever awaits it.
+    this.#packing?.catch(() => {});
+    return this.#packing;
   }
 
   endEarly(): void {
     this.#early?.dispose();
     this.#early = undefined;
+    this.#pack = undefined;
+    this.#packing = undefined;
   }
 
   #compile(batch: number, time: Dim, rows: Dim, kind?: "tree" | "prompt"): AnyProgram {

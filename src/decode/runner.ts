@@ -74,6 +74,9 @@ export interface RunnerMemory {
 /** Tokens that are read at once. */
 const shortPart = 16;
 
+/** Tokens that are written before weights are packed: about as long as packing takes, whatever the size of a model. */
+const earlyTokens = 16;
+
 export class DecoderRunner {
   readonly config: DecoderConfig;
   readonly cache: KVCache;
@@ -93,6 +96,9 @@ export class DecoderRunner {
   readonly #several = new Map<number, SequenceCall>();
   readonly #trees = new Map<number, TreeCall>();
   #early: SequenceCall | undefined;
+  #earlyTokens = 0;
+  /** The next token was prepared for without packed weights. */
+  #isTokenEarly = false;
   #batched: Call | undefined;
   #blockIds: Int32Array | undefined;
   /** An asynchronous call is on its way. */
@@ -134,12 +140,13 @@ export class DecoderRunner {
 
   /**
    * Compiles ahead what the first call needs (rows of a single sequence), while the event loop goes on. Packing the weights of a large model
-   * takes most of a second: where they are float32, it goes on behind the promise, and prompts are read without until the first token after
-   * one is asked for, which {@link DecoderRunner.prepare} awaits. Weights must not change before it has. Calls that await neither compile for
-   * themselves.
+   * takes most of a second: where they are float32, the first prompts are read and the first tokens written without, while they are packed
+   * behind them; {@link DecoderRunner.prepare} begins and awaits that. Weights must not change before it has. Calls that it was not asked for
+   * compile for themselves.
+   * @param options.drafts whether drafts will follow the first prompt: weights are packed while it is read. Default false.
    */
-  compileAhead(): Promise<void> {
-    return this.#programs.compileAhead(this.batch === 1 && this.exactBlock === 0);
+  compileAhead({ drafts = false }: { drafts?: boolean } = {}): Promise<void> {
+    return this.#programs.compileAhead(this.batch === 1 && this.exactBlock === 0, drafts);
   }
 
   /**
@@ -159,10 +166,11 @@ export class DecoderRunner {
 
   /** @param isPrompt whether these are tokens of a prompt, also where it is one. */
   *#append(row: number, ids: ArrayLike<number>, length: number, isPrompt = ids.length > 1): Steps<Float32Array> {
-    if (!isPrompt) this.#endEarly();
+    if (!isPrompt && !this.#isTokenEarly) this.#endEarly();
+    this.#isTokenEarly = false;
     yield* this.#settle(row, length);
     const last = ids.length - 1;
-    if (last === 0 && this.#programs.packed()) return (yield* this.#chunk(row, ids, 0, 1, false)).logits;
+    if (last === 0 && this.#programs.isEarly) return (yield* this.#chunk(row, ids, 0, 1, false)).logits;
     if (this.exactBlock > 0) {
       yield* this.#chunks(row, ids, last);
       return this.#block(row, ids, last, 1).logits.subarray(0, this.config.vocabSize);
@@ -215,11 +223,18 @@ export class DecoderRunner {
   /**
    * What the next token of a row needs beforehand: weights that are being packed, and its tokens read again, where their positions depend on
    * the length (longrope, at the original length). Other calls do that themselves, at once. Undefined where there is nothing to do.
+   * @param options.drafts whether more than one token comes next, which is fast with packed weights alone. Default false.
    */
-  prepare(row: number, options: Pick<ReadOptions, "signal"> = {}): Promise<void> | undefined {
+  prepare(row: number, options: Pick<ReadOptions, "signal"> & { drafts?: boolean } = {}): Promise<void> | undefined {
     this.#refuseUse();
     const packed = this.#programs.packed();
-    return packed === undefined ? this.#prepareLength(row, options) : this.#prepareWeights(packed, row, options);
+    if (packed === undefined) return this.#prepareLength(row, options);
+    if (!options.drafts && this.#earlyTokens < earlyTokens) {
+      this.#earlyTokens++;
+      this.#isTokenEarly = true;
+      return this.#prepareLength(row, options);
+    }
+    return this.#prepareWeights(packed, row, options);
   }
 
   async #prepareWeights(packed: Promise<void>, row: number, options: Pick<ReadOptions, "signal">): Promise<void> {
@@ -483,7 +498,7 @@ export class DecoderRunner {
     return rows;
   }
 
-  /** Whatever is no prompt needs packed weights. */
+  /** Whatever is neither a prompt nor one of the first tokens needs packed weights. */
   #endEarly(): void {
     this.#early = undefined;
     this.#programs.endEarly();

@@ -65,7 +65,7 @@ export async function* speculate(
   const context = { ids, numIds: 0, promptLength: sequence.prompt.length, maxNodes: 0, maxDepth: 0, processor, key, cache, row: 0, costs };
   while (!sequence.finished) {
     await breathe();
-    const prepared = runner.prepare(0, { signal });
+    const prepared = runner.prepare(0, { signal, drafts: true });
     if (prepared) await prepared;
     const [start, numIds] = [sequence.count - 1, sequence.count];
     const startedAt = performance.now();

@@ -66,7 +66,7 @@ export async function compileAsync<I, O>(
 }
 
 /**
- * Two programs of one trace: `shared` refers to the weights and is there at once; the copy of `packed` is made after it, on a pool thread.
+ * Two programs of one trace: `shared` refers to the weights and is there at once; `pack` makes the one with a packed copy, on a pool thread too.
  * @param options with `weights`.
  */
 export function compileTwice<I, O>(
@@ -74,12 +74,11 @@ export function compileTwice<I, O>(
   fn: (inputs: MapTree<I, Tensor>) => O,
   inputs: I,
   options: CompileOptions,
-): { shared: Promise<Program<I, O>>; packed: Promise<Program<I, O>> } {
+): { shared: Promise<Program<I, O>>; pack: () => Promise<Program<I, O>> } {
   const traced = new TracedProgram(backend, fn, inputs, options);
   const create = async (prepack: boolean): Promise<Program<I, O>> =>
     new Program(traced, await backend.createSessionAsync(traced.model.bytes, { ...traced.settings, prepack }));
-  const shared = create(false);
-  return { shared, packed: shared.then(() => create(true)) };
+  return { shared: create(false), pack: () => create(true) };
 }
 
 /** A function as an ONNX graph, before there is a session. */

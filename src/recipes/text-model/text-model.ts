@@ -86,7 +86,7 @@ export async function load(source: string, options: LoadOptions = {}): Promise<T
     const knowsProgram = speculate === undefined || (typeof speculate === "string" && readsLogitsAlone(speculate));
     if (options.prepare === false || !knowsProgram) return;
     // Weights are packed by a thread of the pool while this one reads the vocabulary.
-    ready = runner.compileAhead();
+    ready = runner.compileAhead({ drafts: speculate !== undefined });
     // Awaited below; if the vocabulary cannot be read either, that is what is told.
     ready.catch(() => {});
   };
