@@ -27,7 +27,7 @@ export function writePage(rows: readonly Row[]): void {
     "with the same settings and fills its column, on the same version of the task; an empty field was not run. TRPO has five seeds on HalfCheetah, because its",
     "seeds fall into two groups (the published three did not): runs that stay below 2,000, and runs that go on.",
     "",
-    "| task | algorithm | steps | published | mean ± episodes | seeds | Stable-Baselines3 here: seeds | CPU s | command |",
+    "| task | algorithm | steps | published | mean ± episodes | seeds | Stable-Baselines3 here: mean, seeds | CPU s | command |",
     "|---|---|---|---|---|---|---|---|---|",
     ...of("published").map((row) => publishedLine(row, results.get(row) as JobResult[])),
     "",
@@ -96,9 +96,8 @@ const command = (row: Row): string => `\`node scripts/control-results.mjs --only
 function publishedLine(row: Row, results: readonly JobResult[]): string {
   const { published, env, algo, steps } = row;
   const [reached, seeds, cpu] = outcome(row, results);
-  const peers = peersOf(row)
-    .map(({ evaluation }) => digits(evaluation.mean))
-    .join(", ");
+  const means = peersOf(row).map(({ evaluation }) => evaluation.mean);
+  const peers = means.length > 1 ? `${digits(mean(means))}: ${means.map(digits).join(", ")}` : means.map(digits).join("");
   const told = published ? `${published.mean}${published.std === undefined ? "" : ` ± ${published.std}`} (${published.source})` : "";
   return `| ${[env, algo.toUpperCase(), thousands(steps), told, reached, seeds, peers, cpu, command(row)].join(" | ")} |`;
 }
