@@ -28,7 +28,7 @@ const namesElsewhere: Readonly<Record<string, readonly string[]>> = {
   batchSize: ["per_device_train_batch_size", "train_batch_size"],
   accumulate: ["gradient_accumulation_steps"],
   learningRate: ["lr"],
-  maxGradNorm: ["max_grad_norm", "clip_grad_norm"],
+  maxGradNorm: ["clip_grad_norm", "grad_clip"],
   maxGradientNorm: ["max_grad_norm", "clip_grad_norm", "grad_clip"],
   epochs: ["num_train_epochs"],
   sequenceLength: ["block_size", "max_seq_length", "seq_len"],
@@ -39,7 +39,7 @@ const namesElsewhere: Readonly<Record<string, readonly string[]>> = {
   maxNewTokens: ["max_completion_length", "n_predict", "predict", "max_tokens", "max_gen_len"],
   // llama.cpp
   temperature: ["temp"],
-  context: ["ctx_size", "n_ctx", "max_model_len"],
+  context: ["ctx_size", "n_ctx", "max_model_len", "max_seq_length", "max_seq_len"],
   repetitionPenalty: ["repeat_penalty"],
   typicalP: ["typical"],
   jsonSchema: ["json_schema_file"],

@@ -83,6 +83,7 @@ it("is asked for twice and made once; a profile has all of a runner's calls", as
   const { backend: own } = openBackend({ threads: 1 });
   const runner = new DecoderRunner(own, model);
   await Promise.all([runner.compileAhead(), runner.compileAhead()]);
+  await runner.compileAhead();
   runner.append(0, prompt);
   await runner.prepare(0, { drafts: true });
   await runner.compileAhead();
@@ -93,6 +94,28 @@ it("is asked for twice and made once; a profile has all of a runner's calls", as
   profiled.append(0, prompt);
   expect(profiled.prepare(0, { drafts: true })).toBeUndefined();
   expect(profiled.endProfile().length).toBeGreaterThan(10);
+});
+
+it("only the first two prompts are read so", async () => {
+  using plain = new DecoderRunner(backend, model);
+  using runner = new DecoderRunner(backend, model);
+  await runner.compileAhead();
+  for (let i = 0; i < 3; i++) {
+    runner.reset(0);
+    plain.reset(0);
+    close(await runner.appendAsync(0, prompt), plain.append(0, prompt));
+    // They may be packed at any time of the second one, and are by the third.
+    if (i !== 1) expect(runner.memory.packedCopies > 0).toBe(i === 2);
+  }
+});
+
+it("rows that are asked for while it is made need a program of their own", async () => {
+  using runner = new DecoderRunner(backend, model);
+  const first = runner.compileAhead();
+  runner.provide({ hidden: true });
+  await runner.compileAhead();
+  await first;
+  expect(runner.appendTree(0, TreeShape.chain(1), [5, 6]).hidden).toHaveLength(64);
 });
 
 it("an aborted wait tells the reason, and the next one goes on", async () => {

@@ -86,7 +86,8 @@ export class RunnerPrograms {
   #early: AnyProgram | undefined;
   #pack: (() => Promise<void>) | undefined;
   #packing: Promise<void> | undefined;
-  #ahead: Promise<void> | undefined;
+  #ahead: { readonly features: TargetFeatures; readonly done: Promise<void> } | undefined;
+  #packNow = false;
   #features: TargetFeatures = {};
   #disposed = false;
   readonly #makeRows = (count: number): RowBuffers => allocateRows(this.#config, this.#features, count);
@@ -162,14 +163,21 @@ export class RunnerPrograms {
 
   /** Compiles the program of one sequence while the event loop goes on, unless it is there; with `early`, one before its weights are packed. */
   compileAhead(early: boolean, packNow: boolean): Promise<void> {
-    if (this.#sequenceProgram) return Promise.resolve();
-    this.#ahead ??= this.#compileLater(early, packNow).finally(() => {
-      this.#ahead = undefined;
-    });
-    return this.#ahead;
+    this.#packNow ||= packNow;
+    if (this.#early && this.#packNow) this.packed();
+    if (this.#sequenceProgram || this.#early) return Promise.resolve();
+    if (this.#ahead?.features !== this.#features) {
+      const ahead = { features: this.#features, done: this.#compileLater(early) };
+      this.#ahead = ahead;
+      const clear = (): void => {
+        if (this.#ahead === ahead) this.#ahead = undefined;
+      };
+      ahead.done.then(clear, clear);
+    }
+    return this.#ahead.done;
   }
 
-  async #compileLater(early: boolean, packNow: boolean): Promise<void> {
+  async #compileLater(early: boolean): Promise<void> {
     const features = this.#features;
     // Whoever could not wait has compiled it meanwhile, or needs another one.
     const isWanted = (): boolean => !this.#disposed && !this.#sequenceProgram && this.#features === features;
@@ -184,7 +192,7 @@ export class RunnerPrograms {
     if (!isWanted()) return program.dispose();
     this.#early = program;
     this.#pack = async () => keep(await pack());
-    if (packNow) this.packed();
+    if (this.#packNow) this.packed();
   }
 
   /**

@@ -97,6 +97,7 @@ export class DecoderRunner {
   readonly #trees = new Map<number, TreeCall>();
   #early: SequenceCall | undefined;
   #earlyTokens = 0;
+  #earlyPrompts = 0;
   /** The next token was prepared for without packed weights. */
   #isTokenEarly = false;
   #batched: Call | undefined;
@@ -161,6 +162,7 @@ export class DecoderRunner {
   async appendAsync(row: number, ids: ArrayLike<number>, options: ReadOptions = {}): Promise<Float32Array> {
     const length = this.#enter(row, ids, options);
     const isPrompt = ids.length > 1 || options.promptLength !== undefined;
+    await this.#beginPrompt(row, options);
     return await this.#read(ids.length, this.#append(row, ids, length, isPrompt), options);
   }
 
@@ -198,10 +200,20 @@ export class DecoderRunner {
   /** {@link DecoderRunner.prefill} while the event loop goes on. Until it is done every other call is refused. @throws the signal's reason. */
   async prefillAsync(row: number, ids: ArrayLike<number>, options: ReadOptions = {}): Promise<void> {
     const length = this.#enter(row, ids, options);
+    await this.#beginPrompt(row, options);
     await this.#read(ids.length, this.#prefill(row, ids, ids.length, length), options);
   }
 
+  /** The first prompt may be the only call; while the second one is read, weights are packed; others have packed ones. */
+  #beginPrompt(row: number, options: ReadOptions): Promise<void> | undefined {
+    if (!this.#programs.isEarly) return undefined;
+    this.#earlyPrompts++;
+    const packed = this.#earlyPrompts > 1 ? this.#programs.packed() : undefined;
+    return this.#earlyPrompts > 2 && packed ? this.#prepareWeights(packed, row, options) : undefined;
+  }
+
   *#prefill(row: number, ids: ArrayLike<number>, count: number, length: number): Steps<void> {
+    this.#isTokenEarly = false;
     yield* this.#settle(row, length);
     yield* this.#chunks(row, ids, count);
   }
@@ -249,9 +261,9 @@ export class DecoderRunner {
       await Promise.race([packed, aborted]);
       this.#endEarly();
     } catch (error) {
-      // Packing failed: the next call tries for itself.
-      if (!signal?.aborted) this.#endEarly();
-      throw error;
+      if (signal?.aborted) throw error;
+      // Packing failed: the next call tries for itself, and tells why it cannot.
+      this.#endEarly();
     } finally {
       signal?.removeEventListener("abort", stop);
     }
@@ -500,6 +512,7 @@ export class DecoderRunner {
 
   /** Whatever is neither a prompt nor one of the first tokens needs packed weights. */
   #endEarly(): void {
+    this.#isTokenEarly = false;
     this.#early = undefined;
     this.#programs.endEarly();
   }

@@ -33,7 +33,10 @@ const fewNumbers = 64;
 
 function widenInChunks(type: "f16" | "bf16", bits: Uint16Array, target: Float32Array): boolean {
   const bytes = bytesOf(bits);
-  return bits.length >= fewNumbers && widenFrom(type, target, (input, at) => input.set(bytes.subarray(at, at + input.length)));
+  return (
+    bits.length >= fewNumbers &&
+    widenFrom(type, target.subarray(0, bits.length), (input, at) => input.set(bytes.subarray(at, at + input.length)))
+  );
 }
 
 /**
