@@ -5,6 +5,9 @@ import { threadsFrom } from "../physical-cores.ts";
 import { acquireEnvironment, type Environment, releaseEnvironment } from "./environment.ts";
 import { NativeSession } from "./session.ts";
 
+/** Bytes of weights. */
+const worthTrimming = 1 << 25;
+
 /** @throws BackendError when koffi or the library does not load, UsageError for a wrong number of threads. */
 export function openNativeBackend(options: BackendOptions = {}): Backend {
   const threads = threadsFrom(options.threads);
@@ -35,6 +38,7 @@ class NativeBackend implements Backend {
       ? this.createInPool(model, options)
       : this.create(model, options, options.threads ?? this.threads);
     this.sessions.add(session);
+    this.trimAfter(options);
     return session;
   }
 
@@ -49,11 +53,19 @@ class NativeBackend implements Backend {
         throw new BackendError("Backend: this backend was disposed while a session was made");
       }
       this.sessions.add(session);
+      this.trimAfter(options);
       return session;
     } finally {
       this.inProgress--;
       this.releaseWhenIdle();
     }
+  }
+
+  /** Packing leaves megabytes of freed memory behind. */
+  private trimAfter({ initializers, prepack = true }: SessionOptions): void {
+    if (!prepack || initializers === undefined) return;
+    const bytes = [...initializers.values()].reduce((sum, { data }) => sum + data.byteLength, 0);
+    if (bytes >= worthTrimming) this.environment.library.trim();
   }
 
   dispose(): void {

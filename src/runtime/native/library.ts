@@ -24,6 +24,8 @@ export interface Library {
   addressOf(memory: ArrayBuffer): bigint;
   /** The zero-terminated UTF-8 text at an address. */
   textAt(address: bigint): string;
+  /** Gives memory that was freed back to the system, on another thread: glibc keeps it. Nothing where the C library has no such call. */
+  trim(): void;
   /** Calls `make` with a pointer to one word; returns the pointer that the function left there. */
   receive(doing: string, make: (out: BigUint64Array) => bigint | null): bigint;
 }
@@ -110,6 +112,7 @@ export function loadLibrary(path: string = libraryPath()): Library {
     check,
     addressOf: (memory) => koffi.address(memory),
     textAt: (address) => koffi.decode.string(address),
+    trim: trimOf(koffi),
     receive(doing, make) {
       const out = new BigUint64Array(1);
       check(make(out), doing);
@@ -125,6 +128,24 @@ const resultTypes = { status: "void *", text: "str", int: "int", void: "void" } 
 function argumentType(kind: ArgumentKind): string {
   const types = { pointer: "void *", text: "str", int: "int", size: "size_t" } as const;
   return kind === "path" ? (process.platform === "win32" ? "str16" : "str") : types[kind];
+}
+
+function trimOf(koffi: Koffi): () => void {
+  if (process.platform !== "linux") return () => {};
+  try {
+    // The process itself, of which the C library is a part; musl's has none to trim.
+    const handle = koffi.load(null);
+    const trim = Object.assign(handle.func("int malloc_trim(size_t pad)"), { handle });
+    return () => {
+      try {
+        trim.async(0, () => {});
+      } catch {
+        // As many asynchronous calls as koffi takes are on their way: another time.
+      }
+    };
+  } catch {
+    return () => {};
+  }
 }
 
 /** koffi takes its settings before the first library is loaded; where another part was first, its default has to do. */
