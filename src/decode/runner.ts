@@ -162,7 +162,8 @@ export class DecoderRunner {
   async appendAsync(row: number, ids: ArrayLike<number>, options: ReadOptions = {}): Promise<Float32Array> {
     const length = this.#enter(row, ids, options);
     const isPrompt = ids.length > 1 || options.promptLength !== undefined;
-    await this.#beginPrompt(row, options);
+    const waits = this.#beginPrompt(row, options);
+    if (waits) await this.#alone(waits);
     return await this.#read(ids.length, this.#append(row, ids, length, isPrompt), options);
   }
 
@@ -200,7 +201,8 @@ export class DecoderRunner {
   /** {@link DecoderRunner.prefill} while the event loop goes on. Until it is done every other call is refused. @throws the signal's reason. */
   async prefillAsync(row: number, ids: ArrayLike<number>, options: ReadOptions = {}): Promise<void> {
     const length = this.#enter(row, ids, options);
-    await this.#beginPrompt(row, options);
+    const waits = this.#beginPrompt(row, options);
+    if (waits) await this.#alone(waits);
     await this.#read(ids.length, this.#prefill(row, ids, ids.length, length), options);
   }
 
@@ -340,10 +342,15 @@ export class DecoderRunner {
     return runNow(steps);
   }
 
-  async #later<T>(steps: Steps<T>, { signal }: ReadOptions): Promise<T> {
+  #later<T>(steps: Steps<T>, { signal }: ReadOptions): Promise<T> {
+    return this.#alone(runLater(steps, signal));
+  }
+
+  /** Every other call is refused until the work is done. */
+  async #alone<T>(work: Promise<T>): Promise<T> {
     this.#reading = true;
     try {
-      return await runLater(steps, signal);
+      return await work;
     } finally {
       this.#reading = false;
     }
