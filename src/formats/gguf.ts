@@ -4,11 +4,12 @@ import { closeSync, fstatSync } from "node:fs";
 import { BackendError, FormatError } from "../base/errors.ts";
 import { bytesOf, openForReading, readFully } from "../base/file-io.ts";
 import { allocate, sizeOf, type TensorBuffer } from "../runtime/buffer.ts";
-import { type DType, isFloat } from "../tensor/dtype.ts";
+import { type DType, isFloat, type TypedArray } from "../tensor/dtype.ts";
 import { blockFormats, dequantiseBlocks } from "./gguf-blocks.ts";
 import { type GgufEntry, type GgufMetadataEntry, type GgufValue, readGgufHeader } from "./gguf-header.ts";
 import { type GgufTypeName, ggufTensorTypes } from "./gguf-types.ts";
-import { bfloat16ToFloat32, float16ToFloat32, widenFrom } from "./half.ts";
+import { readElements } from "./read-elements.ts";
+import type { SafetensorsDType } from "./safetensors-dtype.ts";
 import { missingTensor, type TensorSource } from "./tensor-source.ts";
 
 /** Values converted at a time: a multiple of every block. */
@@ -174,32 +175,22 @@ class GgufFile implements GgufSource {
     }
     const position = begin + (start / values) * bytes;
     if (stored === buffer.dtype && dtype !== "I16") readFully(fd, bytesOf(buffer.data), position, this.path);
-    else this.convert(fd, dtype, position, buffer.data as Float32Array | Float64Array | Int32Array);
+    else this.convert(fd, dtype, position, buffer.data);
   }
 
-  private convert(fd: number, dtype: GgufTypeName, position: number, target: Float32Array | Float64Array | Int32Array): void {
-    if ((dtype === "F16" || dtype === "BF16") && target instanceof Float32Array) {
-      const type = dtype === "F16" ? "f16" : "bf16";
-      if (widenFrom(type, target, (input, at) => readFully(fd, input, position + at, this.path))) return;
+  private convert(fd: number, dtype: GgufTypeName, position: number, target: TypedArray): void {
+    const format = blockFormats[dtype];
+    if (format === undefined) {
+      readElements(fd, dtype as SafetensorsDType, position, target, this.path);
+      return;
     }
     const { values, bytes } = ggufTensorTypes[dtype];
-    const format = blockFormats[dtype];
     const raw = new Uint8Array((Math.min(target.length, chunkValues) / values) * bytes);
     for (let at = 0; at < target.length; at += chunkValues) {
       const part = target.subarray(at, at + chunkValues);
       const chunk = raw.subarray(0, (part.length / values) * bytes);
       readFully(fd, chunk, position + (at / values) * bytes, this.path);
-      if (format !== undefined) dequantiseBlocks(format, chunk, part as Float32Array);
-      else if (dtype === "F32") part.set(new Float32Array(raw.buffer, 0, part.length));
-      else if (dtype === "F64") part.set(new Float64Array(raw.buffer, 0, part.length));
-      else if (dtype === "I16") part.set(new Int16Array(raw.buffer, 0, part.length));
-      else {
-        const bits = new Uint16Array(raw.buffer, 0, part.length);
-        const wide = part instanceof Float32Array ? part : new Float32Array(part.length);
-        if (dtype === "F16") float16ToFloat32(bits, wide);
-        else bfloat16ToFloat32(bits, wide);
-        if (part !== wide) part.set(wide);
-      }
+      dequantiseBlocks(format, chunk, part as Float32Array);
     }
   }
 

@@ -6,7 +6,7 @@ import wabt from "wabt";
 import { blockFormats } from "../gguf-blocks.ts";
 import { bfloat16ToFloat32, float16ToFloat32 } from "../half.ts";
 import { kernelBytes } from "./bytes.ts";
-import { inputBytes, kernels, type RepackedType, repackedTypes } from "./kernels.ts";
+import { inputBytes, kernels, repackedTypes } from "./kernels.ts";
 
 it("without room for its memory, loops do the same", async () => {
   const program = `
@@ -50,7 +50,7 @@ describe("widening", () => {
   });
 });
 
-describe.each(Object.keys(repackedTypes) as RepackedType[])("repacking %s", (type) => {
+describe.each(repackedTypes)("repacking %s", (type) => {
   const format = blockFormats[type];
   const fast = kernels()!;
   const capacity = Math.floor(inputBytes / format.bytes);

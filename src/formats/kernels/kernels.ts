@@ -27,9 +27,9 @@ export interface Kernels {
   repack(type: RepackedType, blocks: number): void;
 }
 
-/** Bytes of a block of 32 values, as it is stored. */
-export const repackedTypes = { Q8_0: 34, Q4_0: 18, Q4_1: 20 } as const;
-export type RepackedType = keyof typeof repackedTypes;
+/** Types of GGUF, in blocks of 32 values. */
+export const repackedTypes = ["Q8_0", "Q4_0", "Q4_1"] as const;
+export type RepackedType = (typeof repackedTypes)[number];
 
 /** What is used of it; the compiler's library has it only for browsers. */
 declare const WebAssembly:

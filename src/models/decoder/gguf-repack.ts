@@ -4,7 +4,7 @@
 import { FormatError, invariant } from "../../base/errors.ts";
 import type { GgufSource } from "../../formats/gguf.ts";
 import { type BlockFormat, blockFormats } from "../../formats/gguf-blocks.ts";
-import { inputBytes, kernels, type RepackedType, repackedTypes } from "../../formats/kernels/kernels.ts";
+import { inputBytes, kernels, repackedTypes } from "../../formats/kernels/kernels.ts";
 import type { QuantisedWeight } from "../../nn/linear.ts";
 import { allocate, type TensorBuffer } from "../../runtime/buffer.ts";
 
@@ -96,8 +96,8 @@ interface Chunk {
 
 /** For the most frequent types, whose levels are stored as they are wanted but for signs and the order of nibbles. */
 function fastChunk(type: string, bits: 4 | 8, blockSize: number, rowBytes: number): Chunk | undefined {
-  if (!Object.hasOwn(repackedTypes, type) || blockSize !== 32 || bits !== (type === "Q8_0" ? 8 : 4) || rowBytes > inputBytes)
-    return undefined;
+  const known = repackedTypes.find((name) => name === type);
+  if (known === undefined || blockSize !== 32 || bits !== (known === "Q8_0" ? 8 : 4) || rowBytes > inputBytes) return undefined;
   const fast = kernels();
   if (fast === undefined) return undefined;
   return {
@@ -105,8 +105,8 @@ function fastChunk(type: string, bits: 4 | 8, blockSize: number, rowBytes: numbe
     stored: fast.input,
     packed: fast.packed,
     scales: fast.scales,
-    offsets: type === "Q4_1" ? fast.offsets : undefined,
-    repack: (numBlocks) => fast.repack(type as RepackedType, numBlocks),
+    offsets: known === "Q4_1" ? fast.offsets : undefined,
+    repack: (numBlocks) => fast.repack(known, numBlocks),
   };
 }
 
