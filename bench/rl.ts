@@ -171,6 +171,7 @@ function timed(backend: Backend, clock: Clock): Backend {
     name: backend.name,
     version: backend.version,
     threads: backend.threads,
+    operators: backend.operators,
     createSession: (model, options) => timedSession(backend.createSession(model, options)),
     createSessionAsync: async (model, options) => timedSession(await backend.createSessionAsync(model, options)),
     dispose: () => {},

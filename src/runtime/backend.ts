@@ -5,6 +5,11 @@ import type { TensorBuffer } from "./buffer.ts";
 export interface BackendOptions {
   /** Threads of the one pool that all sessions share. Default: physical cores. */
   threads?: number;
+  /**
+   * Kernels of longwave's own beside ONNX Runtime's: false for none, true wherever the processor can run them. Default: where they are
+   * faster (x86 with AVX2 and no VNNI, on Linux), unless LONGWAVE_KERNELS=off.
+   */
+  ownKernels?: boolean;
 }
 
 export type OptimizationLevel = "none" | "basic" | "extended" | "all";
@@ -35,6 +40,8 @@ export interface Backend extends Disposable {
   /** Version of ONNX Runtime. */
   readonly version: string;
   readonly threads: number;
+  /** Operators beyond ONNX Runtime's that its sessions know, all of the domain "longwave". */
+  readonly operators: ReadonlySet<string>;
   /** @throws BackendError with ONNX Runtime's message. */
   createSession(model: Uint8Array, options?: SessionOptions): Session;
   /**

@@ -112,7 +112,11 @@ class TracedProgram<I, O> {
     const weights = this.#weights(options.weights ?? new Map());
     const tensors = leaves.map(([, leaf]) => leaf);
     if (weights.size > 0) refuseFoldableNodes(this.name, tensors, new Set(weights.keys()));
-    this.model = toOnnx(graph, tensors, { initializers: new Set(weights.keys()), threads: options.threads ?? backend.threads });
+    this.model = toOnnx(graph, tensors, {
+      initializers: new Set(weights.keys()),
+      threads: options.threads ?? backend.threads,
+      operators: backend.operators,
+    });
     const { threads, profile, prepack } = options;
     const hasFloat64 = [...this.inputTensors.values(), ...tensors].some(({ dtype }) => dtype === "f64");
     const optimization = options.optimization ?? (hasFloat64 ? "basic" : "all");

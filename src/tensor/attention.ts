@@ -4,7 +4,7 @@ import { sum, unbroadcast } from "./core.ts";
 import { add, mul, neg, sub } from "./elementwise.ts";
 import { apply, apply1, broadcastShapes, type Dim, type Operator, required, sameDType, sameShape, type Tensor } from "./graph.ts";
 import { emitProduct, matmul } from "./matmul.ts";
-import { contrib, type Emitter, float } from "./onnx.ts";
+import { contrib, type Emitter, float, own } from "./onnx.ts";
 import { split } from "./shape.ts";
 
 // ---- rotary position embedding
@@ -263,6 +263,9 @@ interface QuantisedAttributes {
   readonly [key: string]: number;
 }
 
+/** Threads are interrupted: parts smaller than theirs let the others go on. */
+const tasksPerThread = 4;
+
 const quantisedLinearOperator: Operator<QuantisedAttributes> = {
   name: "quantisedLinear",
   infer([x, ,], { columns }) {
@@ -271,13 +274,11 @@ const quantisedLinearOperator: Operator<QuantisedAttributes> = {
   emit(emitter, node) {
     const { bits, blockSize, columns } = node.attributes;
     const inner = node.inputs[0].shape.at(-1) as number;
-    emitter.node(
-      "MatMulNBits",
-      emitter.names(node.inputs),
-      [emitter.output(node)],
-      { K: inner, N: columns, bits, block_size: blockSize, accuracy_level: 4 },
-      contrib,
-    );
+    const [inputs, outputs] = [emitter.names(node.inputs), [emitter.output(node)]];
+    const shared = { K: inner, N: columns, bits, block_size: blockSize };
+    if (emitter.operators.has("MatMulBlocks") && blockSize % 32 === 0)
+      emitter.node("MatMulBlocks", inputs, outputs, { ...shared, tasks: emitter.threads === 1 ? 1 : tasksPerThread * emitter.threads }, own);
+    else emitter.node("MatMulNBits", inputs, outputs, { ...shared, accuracy_level: 4 }, contrib);
   },
 };
 

@@ -15,6 +15,8 @@ import {
 
 export const opset = 23;
 export const contrib = "com.microsoft";
+/** Operators of longwave's own, where the backend has kernels for them. */
+export const own = "longwave";
 
 export const float = (value: number): Float => ({ float: value });
 /** Left out where it is undefined. */
@@ -37,6 +39,8 @@ export interface OnnxOptions {
   outputNames?: readonly string[];
   /** Threads that will run the program: blocks of rows are made large enough for all of them. Default 1. */
   threads?: number;
+  /** Operators of the domain "longwave" that whoever runs the program has kernels for. Default: none. */
+  operators?: ReadonlySet<string>;
 }
 
 /** What external initializers point to: ONNX Runtime only checks that it exists; the bytes come from memory. */
@@ -46,6 +50,7 @@ export class Emitter {
   readonly nodes: OnnxNode[] = [];
   readonly constants: OnnxTensor[] = [];
   readonly threads: number;
+  readonly operators: ReadonlySet<string>;
   /** What the outputs of the program and its nodes read; the rest need not be computed. */
   readonly used: ReadonlySet<Tensor>;
   /** Nodes so far, those of bodies included. */
@@ -58,9 +63,10 @@ export class Emitter {
   #temporaries = 0;
   #scope = "";
 
-  constructor(used: ReadonlySet<Tensor>, { threads = 1 }: OnnxOptions) {
+  constructor(used: ReadonlySet<Tensor>, { threads = 1, operators = new Set() }: OnnxOptions) {
     this.used = used;
     this.threads = threads;
+    this.operators = operators;
   }
 
   /** The ONNX value that holds `tensor`. */
@@ -259,6 +265,7 @@ export function toOnnx(graph: Graph, outputs: readonly Tensor[], options: OnnxOp
     opsets: [
       { domain: "", version: opset },
       { domain: contrib, version: 1 },
+      ...(emitter.nodes.some(({ domain }) => domain === own) ? [{ domain: own, version: 1 }] : []),
     ],
     graph: {
       name: "longwave",

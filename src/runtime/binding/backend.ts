@@ -23,6 +23,7 @@ class BindingBackend implements Backend {
   readonly name = "binding";
   readonly version: string;
   readonly threads: number;
+  readonly operators: ReadonlySet<string> = new Set();
   private readonly addon: Addon;
   private readonly sessions = new Set<AddonBackedSession>();
   private disposed = false;

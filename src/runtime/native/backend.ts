@@ -2,7 +2,8 @@
 import { BackendError } from "../../base/errors.ts";
 import type { Backend, BackendOptions, Session, SessionOptions } from "../backend.ts";
 import { threadsFrom } from "../physical-cores.ts";
-import { acquireEnvironment, type Environment, releaseEnvironment } from "./environment.ts";
+import { acquireEnvironment, type Environment, loadOwnKernels, releaseEnvironment } from "./environment.ts";
+import { ownKernels } from "../own-kernels.ts";
 import { NativeSession } from "./session.ts";
 
 /** Bytes of weights. */
@@ -11,13 +12,27 @@ const worthTrimming = 1 << 25;
 /** @throws BackendError when koffi or the library does not load, UsageError for a wrong number of threads. */
 export function openNativeBackend(options: BackendOptions = {}): Backend {
   const threads = threadsFrom(options.threads);
-  return new NativeBackend(acquireEnvironment(threads), threads);
+  const environment = acquireEnvironment(threads);
+  return new NativeBackend(environment, threads, operatorsOf(environment, options.ownKernels));
+}
+
+/** Without our library, or where it does not load, ONNX Runtime's operators do. */
+function operatorsOf(environment: Environment, wanted: boolean | undefined): ReadonlySet<string> {
+  const path = ownKernels(wanted);
+  if (path === undefined) return new Set();
+  try {
+    return loadOwnKernels(environment, path);
+  } catch (error) {
+    if (!(error instanceof BackendError)) throw error;
+    return new Set();
+  }
 }
 
 class NativeBackend implements Backend {
   readonly name = "native";
   readonly version: string;
   readonly threads: number;
+  readonly operators: ReadonlySet<string>;
   private readonly environment: Environment;
   private readonly sessions = new Set<NativeSession>();
   /** Sessions that a pool thread is making. */
@@ -25,10 +40,11 @@ class NativeBackend implements Backend {
   private disposed = false;
   private released = false;
 
-  constructor(environment: Environment, threads: number) {
+  constructor(environment: Environment, threads: number, operators: ReadonlySet<string>) {
     this.environment = environment;
     this.version = environment.library.version;
     this.threads = threads;
+    this.operators = operators;
   }
 
   createSession(model: Uint8Array, options: SessionOptions = {}): Session {

@@ -2,6 +2,7 @@
 // ONNX Runtime itself keeps a single environment per process, so this module counts its users; the last one releases it.
 import { logFatal } from "../ort.ts";
 import { type Library, loadLibrary } from "./library.ts";
+import { exportedBy, ownDomain } from "../own-kernels.ts";
 
 export interface Environment {
   readonly library: Library;
@@ -10,7 +11,14 @@ export interface Environment {
   poolThreads: number | undefined;
   readonly allocator: bigint;
   readonly memoryInfo: bigint;
+  /** Operators of our own, once a session of a backend with them was made. */
+  ownDomain: OwnDomain | undefined;
   users: number;
+}
+
+interface OwnDomain {
+  readonly pointer: bigint;
+  readonly operators: ReadonlySet<string>;
 }
 
 let current: Environment | undefined;
@@ -26,8 +34,22 @@ export function releaseEnvironment(environment: Environment): void {
   if (--environment.users > 0) return;
   current = undefined;
   const { functions } = environment.library;
+  if (environment.ownDomain !== undefined) functions.ReleaseCustomOpDomain(environment.ownDomain.pointer);
   functions.ReleaseMemoryInfo(environment.memoryInfo);
   functions.ReleaseEnv(environment.pointer);
+}
+
+/** Names of the operators in the library at `path`, which sessions may have from now on. @throws BackendError */
+export function loadOwnKernels(environment: Environment, path: string): ReadonlySet<string> {
+  if (environment.ownDomain !== undefined) return environment.ownDomain.operators;
+  const { functions, check, receive, addressFrom } = environment.library;
+  const doing = `loading ${path}`;
+  const exports = Object.entries(exportedBy);
+  const addresses = exports.map(([, name]) => addressFrom(path, name));
+  const pointer = receive(doing, (out) => functions.CreateCustomOpDomain(ownDomain, out));
+  for (const address of addresses) check(functions.CustomOpDomain_Add(pointer, address), doing);
+  environment.ownDomain = { pointer, operators: new Set(exports.map(([operator]) => operator)) };
+  return environment.ownDomain.operators;
 }
 
 function createEnvironment(threads: number): Environment {
@@ -43,7 +65,7 @@ function createEnvironment(threads: number): Environment {
     const allocator = receive(doing, (out) => functions.GetAllocatorWithDefaultOptions(out));
     const [arenaAllocator, defaultMemory] = [1, 0];
     const memoryInfo = receive(doing, (out) => functions.CreateCpuMemoryInfo(arenaAllocator, defaultMemory, out));
-    return { library, pointer, poolThreads: threads, allocator, memoryInfo, users: 0 };
+    return { library, pointer, poolThreads: threads, allocator, memoryInfo, ownDomain: undefined, users: 0 };
   } finally {
     functions.ReleaseThreadingOptions(options);
   }

@@ -22,6 +22,8 @@ export interface Library {
   check(status: bigint | null, doing: string): void;
   /** Address of the first byte; the memory must not move or go away while it is in use. */
   addressOf(memory: ArrayBuffer): bigint;
+  /** What a function without arguments of another library gives: an address. The library stays loaded. @throws BackendError */
+  addressFrom(path: string, name: string): bigint;
   /** The zero-terminated UTF-8 text at an address. */
   textAt(address: bigint): string;
   /** Gives memory that was freed back to the system, on another thread: glibc keeps it. Nothing where the C library has no such call. */
@@ -111,6 +113,7 @@ export function loadLibrary(path: string = libraryPath()): Library {
     functions,
     check,
     addressOf: (memory) => koffi.address(memory),
+    addressFrom: (file, name) => addressFrom(koffi, file, name),
     textAt: (address) => koffi.decode.string(address),
     trim: trimOf(koffi),
     receive(doing, make) {
@@ -128,6 +131,19 @@ const resultTypes = { status: "void *", text: "str", int: "int", void: "void" } 
 function argumentType(kind: ArgumentKind): string {
   const types = { pointer: "void *", text: "str", int: "int", size: "size_t" } as const;
   return kind === "path" ? (process.platform === "win32" ? "str16" : "str") : types[kind];
+}
+
+/** Handles are kept as those of `loaded` are, and for the same reason. */
+const handles = new Map<string, ReturnType<Koffi["load"]>>();
+
+function addressFrom(koffi: Koffi, path: string, name: string): bigint {
+  try {
+    const handle = handles.get(path) ?? koffi.load(path);
+    handles.set(path, handle);
+    return handle.func(name, "void *", [])();
+  } catch (cause) {
+    throw new BackendError(`${path}: ${errorText(cause)}`, { cause });
+  }
 }
 
 function trimOf(koffi: Koffi): () => void {

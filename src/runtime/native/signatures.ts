@@ -50,7 +50,13 @@ export const signatures = {
   AddSessionConfigEntry: { index: 130, result: "status", args: ["pointer", "text", "text"] },
   AddInitializer: { index: 150, result: "status", args: ["pointer", "text", "pointer"] },
   EnableProfiling: { index: 14, result: "status", args: ["pointer", "path"] },
+  AddCustomOpDomain: { index: 28, result: "status", args: ["pointer", "pointer"] },
   ReleaseSessionOptions: { index: 100, result: "void", args: ["pointer"] },
+
+  // Operators of our own: (domain name, out), (domain, operator)
+  CreateCustomOpDomain: { index: 26, result: "status", args: ["text", "pointer"] },
+  CustomOpDomain_Add: { index: 27, result: "status", args: ["pointer", "pointer"] },
+  ReleaseCustomOpDomain: { index: 101, result: "void", args: ["pointer"] },
 
   // Session: (env, bytes, length, options, out), (session, out count), (session, index, allocator, out name), (session, index, out type)
   CreateSessionFromArray: { index: 8, result: "status", args: ["pointer", "pointer", "size", "pointer", "pointer"] },

@@ -1,0 +1,450 @@
+// x W^T with W in blocks of 4 or 8 bits, for x86 processors that have AVX2 and no instruction for products of bytes (VNNI). A custom operator
+// of ONNX Runtime, longwave.MatMulBlocks; it reads the blocks as MatMulNBits has them, where they lie: there is no packed copy.
+//
+// A row of x is rounded to int8 in blocks of 32 with scale max |x| / 127, which is what MatMulNBits does at accuracy_level 4. Products within
+// a block are exact integers, and blocks are added in float32 in their order: a row of the result is the same to the bit whatever the number
+// of rows and threads.
+//
+// Freestanding: no C library, no state, no threads of its own. scripts/native.mjs compiles it to assets/native.
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("clang loop unroll(full)")
+
+// ---- ONNX Runtime's C API, as far as it is used --------------------------------------------------------------------------------------
+
+/** Null on success. */
+typedef void *Status;
+/** The table of functions, of which new versions of the library only ever add to the end. */
+typedef void *const *Api;
+
+#define CALL(api, index, type, ...) ((type)(api)[index])(__VA_ARGS__)
+#define ATTRIBUTE(api, info, name, out) CALL(api, 86, Status (*)(const void *, const char *, int64_t *), info, name, out)
+#define RETURN_IF(expression)          \
+  do {                                 \
+    Status status_ = (expression);     \
+    if (status_ != NULL) return status_; \
+  } while (0)
+
+enum { invalidArgument = 2, elementFloat = 1, elementUint8 = 2, required = 0, optional = 1 };
+
+/** OrtCustomOp of version 17: later fields are not read. */
+struct CustomOp {
+  uint32_t version;
+  void *unusedCreateKernel;
+  const char *(*GetName)(const struct CustomOp *);
+  const char *(*GetExecutionProviderType)(const struct CustomOp *);
+  int (*GetInputType)(const struct CustomOp *, size_t);
+  size_t (*GetInputTypeCount)(const struct CustomOp *);
+  int (*GetOutputType)(const struct CustomOp *, size_t);
+  size_t (*GetOutputTypeCount)(const struct CustomOp *);
+  void *unusedKernelCompute;
+  void (*KernelDestroy)(void *);
+  int (*GetInputCharacteristic)(const struct CustomOp *, size_t);
+  int (*GetOutputCharacteristic)(const struct CustomOp *, size_t);
+  int (*GetInputMemoryType)(const struct CustomOp *, size_t);
+  int (*GetVariadicInputMinArity)(const struct CustomOp *);
+  int (*GetVariadicInputHomogeneity)(const struct CustomOp *);
+  int (*GetVariadicOutputMinArity)(const struct CustomOp *);
+  int (*GetVariadicOutputHomogeneity)(const struct CustomOp *);
+  Status (*CreateKernelV2)(const struct CustomOp *, Api, const void *info, void **kernel);
+  Status (*KernelComputeV2)(void *kernel, void *context);
+  Status (*InferOutputShapeFn)(const struct CustomOp *, void *);
+  int (*GetStartVersion)(const struct CustomOp *);
+  int (*GetEndVersion)(const struct CustomOp *);
+};
+
+// ---- the product ---------------------------------------------------------------------------------------------------------------------
+
+/** Values with one scale in a row of x; columns of a strip, one to each float of a register; rows of x that a thread rounds at a time. */
+enum { span = 32, strip = 8, rowsOfATask = 16 };
+
+/** From how many rows on a strip is put in the order of `multiplyStrip` first: that costs as much as one to two rows. */
+enum { orderedFrom8 = 4, orderedFrom4 = 3 };
+
+struct Kernel {
+  Api api;
+  void *allocator;
+  int64_t bits, inner, columns, shift, tasks;
+  /** Spans of a row, padding included, and blocks, which have 2^shift spans each. */
+  int64_t spans, blocks;
+};
+
+/** One run: the operands, and x rounded to levels [rows, spans, 32] with what belongs to a span [rows, spans]. */
+struct Run {
+  const struct Kernel *kernel;
+  const float *x;
+  const uint8_t *packed;
+  const float *scales;
+  const uint8_t *zeroPoints;
+  float *y;
+  int64_t rows, tasks;
+  int8_t *levels;
+  float *rowScales;
+  /** Sum of the levels times eight (the zero point of 4 bits where there is none), and times the scale. */
+  int32_t *levelSums;
+  float *valueSums;
+  uint8_t *scratch;
+};
+
+/** What a task keeps of its strip: scales [spans, 8], scales times zero points [spans, 8], bytes [spans, 8 groups of four, 8 columns, 4]. */
+struct Strip {
+  float *scales, *zeros;
+  uint8_t *ordered;
+};
+enum { scratchOfASpan = strip * (2 * sizeof(float) + span) };
+
+INLINE float sumOf(__m256 v) {
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+INLINE int32_t sumOfInts(__m256i v) {
+  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
+
+INLINE __m256i load(const void *at) { return _mm256_loadu_si256((const __m256i *)at); }
+
+/** Even bytes of each half before its odd ones, as the levels of 4 bits come out of their bytes. */
+INLINE __m256i evenFirst(__m256i v) {
+  const __m256i split = _mm256_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15, 0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+  return _mm256_permute4x64_epi64(_mm256_shuffle_epi8(v, split), 0xd8);
+}
+
+/** Rounds 32 values. One that is not finite makes the scale NaN, and with it the row of the result. */
+INLINE void roundSpan(const struct Run *run, const float *x, int64_t at) {
+  const __m256 signBit = _mm256_set1_ps(-0.0f);
+  __m256 v[4], top = _mm256_setzero_ps(), finite = _mm256_setzero_ps();
+  UNROLL for (int i = 0; i < 4; i++) {
+    v[i] = _mm256_loadu_ps(x + 8 * i);
+    top = _mm256_max_ps(top, _mm256_andnot_ps(signBit, v[i]));
+    finite = _mm256_fmadd_ps(v[i], _mm256_setzero_ps(), finite);
+  }
+  __m128 t = _mm_max_ps(_mm256_castps256_ps128(top), _mm256_extractf128_ps(top, 1));
+  t = _mm_max_ps(t, _mm_movehl_ps(t, t));
+  const float largest = _mm_cvtss_f32(_mm_max_ss(t, _mm_movehdup_ps(t)));
+  const float factor = largest > 1e-36f ? 127.0f / largest : 0.0f;
+  const float scale = largest / 127.0f + sumOf(finite);
+  __m256i q[4];
+  UNROLL for (int i = 0; i < 4; i++) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(factor)));
+  const int32_t sum = sumOfInts(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])));
+  // Packing goes by halves of the register: the order is mended behind it.
+  __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+  bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  if (run->kernel->bits == 4) bytes = evenFirst(bytes);
+  _mm256_storeu_si256((__m256i *)(run->levels + at * span), bytes);
+  run->rowScales[at] = scale;
+  run->levelSums[at] = 8 * sum;
+  run->valueSums[at] = scale * (float)sum;
+}
+
+static void roundRows(void *state, size_t task) {
+  const struct Run *run = state;
+  const struct Kernel *k = run->kernel;
+  const int64_t first = (int64_t)task * rowsOfATask;
+  for (int64_t row = first; row < run->rows && row < first + rowsOfATask; row++) {
+    const float *x = run->x + row * k->inner;
+    for (int64_t s = 0; s < k->spans; s++) {
+      const int64_t left = k->inner - s * span;
+      if (left >= span) {
+        roundSpan(run, x + s * span, row * k->spans + s);
+      } else {
+        // Volatile, or the compiler would call a C library for it.
+        volatile float padded[span];
+        for (int i = 0; i < span; i++) padded[i] = i < left ? x[s * span + i] : 0.0f;
+        roundSpan(run, (const float *)padded, row * k->spans + s);
+      }
+    }
+  }
+}
+
+/** The levels of a span: from −128 to 127 with 8 bits (128 stands for 0), from 0 to 15 with 4 bits, even ones first. */
+INLINE __m256i levelsOf(const uint8_t *at, const int bits) {
+  if (bits == 8) return _mm256_xor_si256(load(at), _mm256_set1_epi8((char)0x80));
+  const __m128i pairs = _mm_loadu_si128((const __m128i *)at);
+  return _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(pairs, 4), pairs), _mm256_set1_epi8(15));
+}
+
+/** Products of levels of w and x, added in pairs (4 bits, 16-bit sums of at most 3,810) or fours (8 bits, 32-bit sums). */
+INLINE __m256i products(__m256i w, __m256i x, const int bits) {
+  if (bits == 4) return _mm256_maddubs_epi16(w, x);
+  // |w| · (x with the sign of w): a pair is at most 2 · 128 · 127, which 16 bits hold.
+  return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)), _mm256_set1_epi16(1));
+}
+
+INLINE __m256i addProducts(__m256i a, __m256i b, const int bits) { return bits == 4 ? _mm256_add_epi16(a, b) : _mm256_add_epi32(a, b); }
+
+/** A strip's sums of one span, one for each column, into the result so far. */
+INLINE __m256 accumulate(const struct Run *run, const struct Strip *at, int64_t s, int64_t rowSpan, __m256i sums, __m256 result, const int bits) {
+  if (bits == 4) sums = _mm256_sub_epi32(sums, _mm256_set1_epi32(run->levelSums[rowSpan]));
+  const __m256 scale = _mm256_mul_ps(_mm256_broadcast_ss(run->rowScales + rowSpan), _mm256_loadu_ps(at->scales + s * strip));
+  result = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), scale, result);
+  if (run->zeroPoints == NULL) return result;
+  return _mm256_fnmadd_ps(_mm256_broadcast_ss(run->valueSums + rowSpan), _mm256_loadu_ps(at->zeros + s * strip), result);
+}
+
+INLINE void store(const struct Run *run, int64_t row, int64_t column, int64_t count, __m256 result) {
+  float *y = run->y + row * run->kernel->columns + column;
+  if (count == strip) {
+    _mm256_storeu_ps(y, result);
+  } else {
+    const __m256i inside = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    _mm256_maskstore_ps(y, inside, result);
+  }
+}
+
+/** One row: the blocks are read in their own order, and eight columns' sums become one register at the end of each span. */
+INLINE void multiplyRow(const struct Run *run, const struct Strip *at, const uint8_t *const column[strip], int64_t row, int64_t first, int64_t count, const int bits) {
+  const int64_t spans = run->kernel->spans, bytes = bits * span / 8;
+  __m256 result = _mm256_setzero_ps();
+  for (int64_t s = 0; s < spans; s++) {
+    const int64_t rowSpan = row * spans + s;
+    const __m256i x = load(run->levels + rowSpan * span);
+    __m256i half[2];
+    // In this order few registers are in use at a time.
+    UNROLL for (int h = 0; h < 2; h++) {
+      __m256i pair[2];
+      UNROLL for (int i = 0; i < 2; i++) {
+        const uint8_t *const *from = column + 4 * h + 2 * i;
+        const __m256i a = products(levelsOf(from[0] + s * bytes, bits), x, bits), b = products(levelsOf(from[1] + s * bytes, bits), x, bits);
+        pair[i] = addProducts(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b), bits);
+      }
+      half[h] = addProducts(_mm256_unpacklo_epi64(pair[0], pair[1]), _mm256_unpackhi_epi64(pair[0], pair[1]), bits);
+      if (bits == 4) half[h] = _mm256_madd_epi16(half[h], _mm256_set1_epi16(1));
+    }
+    const __m256i sums = _mm256_add_epi32(_mm256_permute2x128_si256(half[0], half[1], 0x20), _mm256_permute2x128_si256(half[0], half[1], 0x31));
+    result = accumulate(run, at, s, rowSpan, sums, result, bits);
+  }
+  store(run, row, first, count, result);
+}
+
+/** R rows: a register of a strip in order has four levels of each column, so that its products with four of x are the columns' own. */
+INLINE void multiplyRows(const struct Run *run, const struct Strip *at, int64_t row, int64_t first, int64_t count, const int bits, const int R) {
+  const int64_t spans = run->kernel->spans;
+  const int8_t *x = run->levels + row * spans * span;
+  __m256 result[R];
+  UNROLL for (int r = 0; r < R; r++) result[r] = _mm256_setzero_ps();
+  for (int64_t s = 0; s < spans; s++) {
+    __m256i sums[R];
+    UNROLL for (int r = 0; r < R; r++) sums[r] = _mm256_setzero_si256();
+    UNROLL for (int g = 0; g < span / 4; g++) {
+      const __m256i w = load(at->ordered + (s * (span / 4) + g) * (strip * 4));
+      UNROLL for (int r = 0; r < R; r++) {
+        int32_t four;
+        __builtin_memcpy(&four, x + (r * spans + s) * span + 4 * g, sizeof four);
+        // Eight sums of pairs are at most 30,480, which 16 bits hold.
+        sums[r] = addProducts(sums[r], products(w, _mm256_set1_epi32(four), bits), bits);
+      }
+    }
+    UNROLL for (int r = 0; r < R; r++) {
+      if (bits == 4) sums[r] = _mm256_madd_epi16(sums[r], _mm256_set1_epi16(1));
+      result[r] = accumulate(run, at, s, (row + r) * spans + s, sums[r], result[r], bits);
+    }
+  }
+  UNROLL for (int r = 0; r < R; r++) store(run, row + r, first, count, result[r]);
+}
+
+/** Eight registers of eight 32-bit values, rows and columns exchanged. */
+INLINE void transpose(__m256i v[strip]) {
+  __m256i t[strip], u[strip];
+  UNROLL for (int i = 0; i < strip; i += 2) {
+    t[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
+    t[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
+  }
+  UNROLL for (int i = 0; i < strip; i += 4) {
+    u[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+    u[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+    u[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+    u[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  UNROLL for (int i = 0; i < 4; i++) {
+    v[i] = _mm256_permute2x128_si256(u[i], u[i + 4], 0x20);
+    v[i + 4] = _mm256_permute2x128_si256(u[i], u[i + 4], 0x31);
+  }
+}
+
+static void readScales(const struct Run *run, const struct Strip *at, const int64_t columns[strip]) {
+  const struct Kernel *k = run->kernel;
+  int64_t s = 0;
+  for (; k->shift == 0 && s + 8 <= k->spans; s += 8) {
+    __m256i v[strip];
+    UNROLL for (int c = 0; c < strip; c++) v[c] = load(run->scales + columns[c] * k->blocks + s);
+    transpose(v);
+    UNROLL for (int i = 0; i < strip; i++) _mm256_storeu_si256((__m256i *)(at->scales + (s + i) * strip), v[i]);
+  }
+  for (; s < k->spans; s++)
+    for (int c = 0; c < strip; c++) at->scales[s * strip + c] = run->scales[columns[c] * k->blocks + (s >> k->shift)];
+  if (run->zeroPoints == NULL) return;
+  for (s = 0; s < k->spans; s++) {
+    const int64_t block = s >> k->shift;
+    for (int c = 0; c < strip; c++) {
+      const int zero = k->bits == 8 ? run->zeroPoints[columns[c] * k->blocks + block] - 128
+                                    : ((run->zeroPoints[columns[c] * ((k->blocks + 1) / 2) + block / 2] >> (4 * (block & 1))) & 15) - 8;
+      at->zeros[s * strip + c] = at->scales[s * strip + c] * (float)zero;
+    }
+  }
+}
+
+INLINE void multiplyStrip(const struct Run *run, const struct Strip *at, int64_t first, const int bits) {
+  const struct Kernel *k = run->kernel;
+  const int64_t count = k->columns - first < strip ? k->columns - first : strip, bytes = bits * span / 8;
+  int64_t columns[strip];
+  const uint8_t *column[strip];
+  // Beyond the last column, that one again: what it gives is not stored.
+  UNROLL for (int c = 0; c < strip; c++) {
+    columns[c] = first + (c < count ? c : count - 1);
+    column[c] = run->packed + columns[c] * k->spans * bytes;
+  }
+  readScales(run, at, columns);
+  if (run->rows < (bits == 8 ? orderedFrom8 : orderedFrom4)) {
+    for (int64_t row = 0; row < run->rows; row++) multiplyRow(run, at, column, row, first, count, bits);
+    return;
+  }
+  for (int64_t s = 0; s < k->spans; s++) {
+    __m256i v[strip];
+    UNROLL for (int c = 0; c < strip; c++) v[c] = levelsOf(column[c] + s * bytes, bits);
+    transpose(v);
+    UNROLL for (int c = 0; c < strip; c++) _mm256_storeu_si256((__m256i *)(at->ordered + (s * strip + c) * span), v[c]);
+  }
+  int64_t row = 0;
+  for (; row + 8 <= run->rows; row += 8) multiplyRows(run, at, row, first, count, bits, 8);
+  for (; row + 4 <= run->rows; row += 4) multiplyRows(run, at, row, first, count, bits, 4);
+  for (; row + 2 <= run->rows; row += 2) multiplyRows(run, at, row, first, count, bits, 2);
+  if (row < run->rows) multiplyRows(run, at, row, first, count, bits, 1);
+}
+
+/** A task computes neighbouring columns. */
+static void multiply(void *state, size_t task) {
+  const struct Run *run = state;
+  const struct Kernel *k = run->kernel;
+  const int64_t strips = (k->columns + strip - 1) / strip;
+  float *scales = (float *)(run->scratch + (int64_t)task * k->spans * scratchOfASpan), *zeros = scales + k->spans * strip;
+  const struct Strip at = {scales, zeros, (uint8_t *)(zeros + k->spans * strip)};
+  for (int64_t i = strips * (int64_t)task / run->tasks; i < strips * ((int64_t)task + 1) / run->tasks; i++) {
+    if (k->bits == 8) multiplyStrip(run, &at, i * strip, 8);
+    else multiplyStrip(run, &at, i * strip, 4);
+  }
+}
+
+// ---- the operator --------------------------------------------------------------------------------------------------------------------
+
+static Status parallel(const struct Kernel *k, void *context, void (*task)(void *, size_t), int64_t count, struct Run *run) {
+  if (count > 1 && k->tasks > 1)
+    return CALL(k->api, 274, Status (*)(const void *, void (*)(void *, size_t), size_t, size_t, void *), context, task, (size_t)count, 0, run);
+  for (int64_t i = 0; i < count; i++) task(run, (size_t)i);
+  return NULL;
+}
+
+static Status refuse(Api api, const char *message) { return CALL(api, 0, Status (*)(int, const char *), invalidArgument, message); }
+
+static Status inputData(Api api, void *context, size_t index, size_t bytes, const void **data) {
+  const void *value = NULL;
+  size_t size = 0;
+  RETURN_IF(CALL(api, 90, Status (*)(const void *, size_t, const void **), context, index, &value));
+  *data = NULL;
+  if (value == NULL) return NULL;
+  RETURN_IF(CALL(api, 318, Status (*)(const void *, size_t *), value, &size));
+  if (bytes != 0 && size != bytes) return refuse(api, "MatMulBlocks: an input has another size than its attributes say");
+  return CALL(api, 51, Status (*)(void *, void **), (void *)value, (void **)data);
+}
+
+static Status compute(void *kernel, void *context) {
+  const struct Kernel *k = kernel;
+  const Api api = k->api;
+  struct Run run = {0};
+  run.kernel = k;
+  const size_t levels = (size_t)(k->columns * k->spans * span), blocks = (size_t)(k->columns * k->blocks);
+  const size_t zeroRow = (size_t)(k->bits == 8 ? k->blocks : (k->blocks + 1) / 2);
+  size_t inputs = 0;
+  RETURN_IF(CALL(api, 88, Status (*)(const void *, size_t *), context, &inputs));
+  RETURN_IF(inputData(api, context, 1, levels * (size_t)k->bits / 8, (const void **)&run.packed));
+  RETURN_IF(inputData(api, context, 2, blocks * sizeof(float), (const void **)&run.scales));
+  if (inputs > 3) RETURN_IF(inputData(api, context, 3, (size_t)k->columns * zeroRow, (const void **)&run.zeroPoints));
+
+  // The shape of x with another last dimension.
+  enum { highestRank = 8 };
+  const void *x = NULL;
+  void *shape = NULL, *y = NULL;
+  int64_t dims[highestRank];
+  size_t rank = 0;
+  RETURN_IF(CALL(api, 90, Status (*)(const void *, size_t, const void **), context, 0, &x));
+  RETURN_IF(CALL(api, 65, Status (*)(const void *, void **), x, &shape));
+  Status status = CALL(api, 61, Status (*)(const void *, size_t *), shape, &rank);
+  if (status == NULL && rank >= 1 && rank <= highestRank) status = CALL(api, 62, Status (*)(const void *, int64_t *, size_t), shape, dims, rank);
+  CALL(api, 99, void (*)(void *), shape);
+  RETURN_IF(status);
+  if (rank < 1 || rank > highestRank || dims[rank - 1] != k->inner) return refuse(api, "MatMulBlocks: expected rows of K values");
+  run.rows = 1;
+  for (size_t i = 0; i + 1 < rank; i++) run.rows *= dims[i];
+  dims[rank - 1] = k->columns;
+  RETURN_IF(CALL(api, 91, Status (*)(void *, size_t, const int64_t *, size_t, void **), context, 0, dims, rank, &y));
+  RETURN_IF(CALL(api, 51, Status (*)(void *, void **), (void *)x, (void **)&run.x));
+  RETURN_IF(CALL(api, 51, Status (*)(void *, void **), y, (void **)&run.y));
+  if (run.rows == 0) return NULL;
+
+  const int64_t strips = (k->columns + strip - 1) / strip;
+  run.tasks = strips < k->tasks ? strips : k->tasks;
+  const int64_t spans = run.rows * k->spans;
+  const int64_t bytes = spans * (span + 3 * (int64_t)sizeof(float)) + run.tasks * k->spans * scratchOfASpan;
+  RETURN_IF(CALL(api, 75, Status (*)(void *, size_t, void **), k->allocator, (size_t)bytes, (void **)&run.scratch));
+  run.levels = (int8_t *)run.scratch + run.tasks * k->spans * scratchOfASpan;
+  run.rowScales = (float *)(run.levels + spans * span);
+  run.levelSums = (int32_t *)(run.rowScales + spans);
+  run.valueSums = (float *)(run.levelSums + spans);
+  status = parallel(k, context, roundRows, (run.rows + rowsOfATask - 1) / rowsOfATask, &run);
+  if (status == NULL) status = parallel(k, context, multiply, run.tasks, &run);
+  Status freed = CALL(api, 76, Status (*)(void *, void *), k->allocator, run.scratch);
+  return status != NULL ? status : freed;
+}
+
+static Status createKernel(const struct CustomOp *op, Api api, const void *info, void **kernel) {
+  (void)op;
+  struct Kernel made = {0}, *k = NULL;
+  int64_t blockSize = 0;
+  made.api = api;
+  RETURN_IF(ATTRIBUTE(api, info, "bits", &made.bits));
+  RETURN_IF(ATTRIBUTE(api, info, "K", &made.inner));
+  RETURN_IF(ATTRIBUTE(api, info, "N", &made.columns));
+  RETURN_IF(ATTRIBUTE(api, info, "block_size", &blockSize));
+  RETURN_IF(ATTRIBUTE(api, info, "tasks", &made.tasks));
+  while (made.shift < 16 && span << made.shift < blockSize) made.shift++;
+  if ((made.bits != 4 && made.bits != 8) || span << made.shift != blockSize || made.inner < 1 || made.columns < 1 || made.tasks < 1)
+    return refuse(api, "MatMulBlocks: expected 4 or 8 bits, a block_size of 32 times a power of two, and K, N and tasks of at least 1");
+  made.blocks = (made.inner + blockSize - 1) / blockSize;
+  made.spans = made.blocks << made.shift;
+  RETURN_IF(CALL(api, 278, Status (*)(const void *, int, void **), info, 0, &made.allocator));
+  RETURN_IF(CALL(api, 75, Status (*)(void *, size_t, void **), made.allocator, sizeof made, (void **)&k));
+  *k = made;
+  *kernel = k;
+  return NULL;
+}
+
+static void destroyKernel(void *kernel) {
+  const struct Kernel k = *(struct Kernel *)kernel;
+  CALL(k.api, 76, Status (*)(void *, void *), k.allocator, kernel);
+  CALL(k.api, 132, void (*)(void *), k.allocator);
+}
+
+static const char *name(const struct CustomOp *op) { return (void)op, "MatMulBlocks"; }
+static const char *provider(const struct CustomOp *op) { return (void)op, NULL; }
+static int inputType(const struct CustomOp *op, size_t index) { return (void)op, index == 1 || index == 3 ? elementUint8 : elementFloat; }
+static size_t inputCount(const struct CustomOp *op) { return (void)op, 4; }
+static int outputType(const struct CustomOp *op, size_t index) { return (void)op, (void)index, elementFloat; }
+static size_t outputCount(const struct CustomOp *op) { return (void)op, 1; }
+static int inputKind(const struct CustomOp *op, size_t index) { return (void)op, index == 3 ? optional : required; }
+static int outputKind(const struct CustomOp *op, size_t index) { return (void)op, (void)index, required; }
+static int memoryType(const struct CustomOp *op, size_t index) { return (void)op, (void)index, 0; }
+static int zero(const struct CustomOp *op) { return (void)op, 0; }
+static int one(const struct CustomOp *op) { return (void)op, 1; }
+
+static const struct CustomOp matmulBlocks = {
+  17, NULL, name, provider, inputType, inputCount, outputType, outputCount, NULL, destroyKernel, inputKind, outputKind, memoryType,
+  one, zero, one, zero, createKernel, compute, NULL, one, one,
+};
+
+__attribute__((visibility("default"))) const void *longwave_matmul_blocks(void) { return &matmulBlocks; }
