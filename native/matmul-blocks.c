@@ -61,8 +61,8 @@ struct CustomOp {
 /** Values with one scale in a row of x; columns of a strip, one to each float of a register; rows of x that a thread rounds at a time. */
 enum { span = 32, strip = 8, rowsOfATask = 16 };
 
-/** From how many rows on a strip is put in the order of `multiplyStrip` first: that costs as much as one to two rows. */
-enum { orderedFrom8 = 4, orderedFrom4 = 3 };
+/** From how many rows on a strip is put in the order of `multiplyStrip` first: that costs about as much as two rows. */
+enum { orderedFrom = 4 };
 
 struct Kernel {
   Api api;
@@ -110,14 +110,27 @@ INLINE int32_t sumOfInts(__m256i v) {
 
 INLINE __m256i load(const void *at) { return _mm256_loadu_si256((const __m256i *)at); }
 
-/** Even bytes of each half before its odd ones, as the levels of 4 bits come out of their bytes. */
+/** Even bytes, then odd ones. */
 INLINE __m256i evenFirst(__m256i v) {
   const __m256i split = _mm256_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15, 0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
   return _mm256_permute4x64_epi64(_mm256_shuffle_epi8(v, split), 0xd8);
 }
 
+/** Bytes of the levels of a row: with 4 bits for an even number of spans. */
+INLINE int64_t rowBytes(const struct Kernel *k) { return (k->bits == 4 ? k->spans + (k->spans & 1) : k->spans) * span; }
+
+/**
+ * Where four neighbouring levels of a span are. Levels of 4 bits come out of their bytes even ones first, and one row is multiplied two spans
+ * at a time: of two spans the even levels of both come first, then the odd ones of both.
+ */
+INLINE int64_t levelAt(int64_t s, int group, const int bits) {
+  if (bits == 8) return s * span + 4 * group;
+  return (s >> 1) * (2 * span) + (s & 1) * (span / 2) + (group < 4 ? 4 * group : span + 4 * (group - 4));
+}
+
 /** Rounds 32 values. One that is not finite makes the scale NaN, and with it the row of the result. */
-INLINE void roundSpan(const struct Run *run, const float *x, int64_t at) {
+INLINE void roundSpan(const struct Run *run, const float *x, int64_t row, int64_t s) {
+  const struct Kernel *k = run->kernel;
   const __m256 signBit = _mm256_set1_ps(-0.0f);
   __m256 v[4], top = _mm256_setzero_ps(), finite = _mm256_setzero_ps();
   UNROLL for (int i = 0; i < 4; i++) {
@@ -136,8 +149,15 @@ INLINE void roundSpan(const struct Run *run, const float *x, int64_t at) {
   // Packing goes by halves of the register: the order is mended behind it.
   __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
   bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-  if (run->kernel->bits == 4) bytes = evenFirst(bytes);
-  _mm256_storeu_si256((__m256i *)(run->levels + at * span), bytes);
+  int8_t *levels = run->levels + row * rowBytes(k);
+  if (k->bits == 8) {
+    _mm256_storeu_si256((__m256i *)(levels + levelAt(s, 0, 8)), bytes);
+  } else {
+    bytes = evenFirst(bytes);
+    _mm_storeu_si128((__m128i *)(levels + levelAt(s, 0, 4)), _mm256_castsi256_si128(bytes));
+    _mm_storeu_si128((__m128i *)(levels + levelAt(s, 4, 4)), _mm256_extracti128_si256(bytes, 1));
+  }
+  const int64_t at = row * k->spans + s;
   run->rowScales[at] = scale;
   run->levelSums[at] = 8 * sum;
   run->valueSums[at] = scale * (float)sum;
@@ -149,15 +169,19 @@ static void roundRows(void *state, size_t task) {
   const int64_t first = (int64_t)task * rowsOfATask;
   for (int64_t row = first; row < run->rows && row < first + rowsOfATask; row++) {
     const float *x = run->x + row * k->inner;
+    if (k->bits == 4 && (k->spans & 1)) {
+      UNROLL for (int half = 0; half < 8; half += 4)
+        _mm_storeu_si128((__m128i *)(run->levels + row * rowBytes(k) + levelAt(k->spans, half, 4)), _mm_setzero_si128());
+    }
     for (int64_t s = 0; s < k->spans; s++) {
       const int64_t left = k->inner - s * span;
       if (left >= span) {
-        roundSpan(run, x + s * span, row * k->spans + s);
+        roundSpan(run, x + s * span, row, s);
       } else {
         // Volatile, or the compiler would call a C library for it.
         volatile float padded[span];
         for (int i = 0; i < span; i++) padded[i] = i < left ? x[s * span + i] : 0.0f;
-        roundSpan(run, (const float *)padded, row * k->spans + s);
+        roundSpan(run, (const float *)padded, row, s);
       }
     }
   }
@@ -198,47 +222,92 @@ INLINE void store(const struct Run *run, int64_t row, int64_t column, int64_t co
   }
 }
 
-/** One row: the blocks are read in their own order, and eight columns' sums become one register at the end of each span. */
-INLINE void multiplyRow(const struct Run *run, const struct Strip *at, const uint8_t *const column[strip], int64_t row, int64_t first, int64_t count, const int bits) {
-  const int64_t spans = run->kernel->spans, bytes = bits * span / 8;
+/** Eight short runs of memory are too short for the processor to see where they go: the next strip's, asked for a line at a time. */
+INLINE void prefetch(const uint8_t *const column[strip], int64_t stripBytes, int64_t at) {
+  if (at % 64 == 0) UNROLL for (int c = 0; c < strip; c++) _mm_prefetch((const char *)(column[c] + stripBytes + at), _MM_HINT_T0);
+}
+
+/** Four columns' products with one row of x: in each half of the register one sum for each column. `p` gives a column's. */
+#define SUM_OF_FOUR(add, p)                                                                     \
+  ({                                                                                            \
+    const __m256i a_ = p(0), b_ = p(1);                                                         \
+    const __m256i ab_ = add(_mm256_unpacklo_epi32(a_, b_), _mm256_unpackhi_epi32(a_, b_));      \
+    const __m256i c_ = p(2), d_ = p(3);                                                         \
+    const __m256i cd_ = add(_mm256_unpacklo_epi32(c_, d_), _mm256_unpackhi_epi32(c_, d_));      \
+    add(_mm256_unpacklo_epi64(ab_, cd_), _mm256_unpackhi_epi64(ab_, cd_));                      \
+  })
+
+/** One row: the blocks are read in their own order, and eight columns' sums become one register at the end of a span. */
+INLINE __m256 multiplyRow8(const struct Run *run, const struct Strip *at, const uint8_t *const column[strip], int64_t row) {
+  const struct Kernel *k = run->kernel;
+  const int8_t *levels = run->levels + row * rowBytes(k);
   __m256 result = _mm256_setzero_ps();
-  for (int64_t s = 0; s < spans; s++) {
-    const int64_t rowSpan = row * spans + s;
-    const __m256i x = load(run->levels + rowSpan * span);
-    __m256i half[2];
-    // In this order few registers are in use at a time.
+  for (int64_t s = 0; s < k->spans; s++) {
+    const __m256i x = load(levels + s * span);
+    prefetch(column, strip * k->spans * span, s * span);
+    __m256i four[2];
     UNROLL for (int h = 0; h < 2; h++) {
-      __m256i pair[2];
-      UNROLL for (int i = 0; i < 2; i++) {
-        const uint8_t *const *from = column + 4 * h + 2 * i;
-        const __m256i a = products(levelsOf(from[0] + s * bytes, bits), x, bits), b = products(levelsOf(from[1] + s * bytes, bits), x, bits);
-        pair[i] = addProducts(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b), bits);
-      }
-      half[h] = addProducts(_mm256_unpacklo_epi64(pair[0], pair[1]), _mm256_unpackhi_epi64(pair[0], pair[1]), bits);
-      if (bits == 4) half[h] = _mm256_madd_epi16(half[h], _mm256_set1_epi16(1));
+#define PRODUCTS(c) products(levelsOf(column[4 * h + c] + s * span, 8), x, 8)
+      four[h] = SUM_OF_FOUR(_mm256_add_epi32, PRODUCTS);
+#undef PRODUCTS
     }
-    const __m256i sums = _mm256_add_epi32(_mm256_permute2x128_si256(half[0], half[1], 0x20), _mm256_permute2x128_si256(half[0], half[1], 0x31));
-    result = accumulate(run, at, s, rowSpan, sums, result, bits);
+    const __m256i sums = _mm256_add_epi32(_mm256_permute2x128_si256(four[0], four[1], 0x20), _mm256_permute2x128_si256(four[0], four[1], 0x31));
+    result = accumulate(run, at, s, row * k->spans + s, sums, result, 8);
   }
-  store(run, row, first, count, result);
+  return result;
+}
+
+/** The same two spans at a time, one in each half of a register. */
+INLINE __m256 multiplyRow4(const struct Run *run, const struct Strip *at, const uint8_t *const column[strip], int64_t row) {
+  const struct Kernel *k = run->kernel;
+  const int8_t *levels = run->levels + row * rowBytes(k);
+  const int64_t bytes = span / 2;
+  const __m256i low = _mm256_set1_epi8(15);
+  __m256 result = _mm256_setzero_ps();
+  for (int64_t s = 0; s < k->spans; s += 2) {
+    const __m256i even = load(levels + s * span), odd = load(levels + s * span + span);
+    const int isPair = s + 1 < k->spans;
+    prefetch(column, strip * k->spans * bytes, s * bytes);
+    __m256i four[2];
+    UNROLL for (int h = 0; h < 2; h++) {
+      __m256i p[4];
+      UNROLL for (int c = 0; c < 4; c++) {
+        const uint8_t *from = column[4 * h + c] + s * bytes;
+        const __m256i w = isPair ? load(from) : _mm256_zextsi128_si256(_mm_loadu_si128((const __m128i *)from));
+        p[c] = _mm256_add_epi16(_mm256_maddubs_epi16(_mm256_and_si256(w, low), even), _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(w, 4), low), odd));
+      }
+#define PRODUCTS(c) p[c]
+      // All 32 products of a column are added in two sums, which are at most 30,480.
+      four[h] = _mm256_madd_epi16(SUM_OF_FOUR(_mm256_add_epi16, PRODUCTS), _mm256_set1_epi16(1));
+#undef PRODUCTS
+    }
+    result = accumulate(run, at, s, row * k->spans + s, _mm256_permute2x128_si256(four[0], four[1], 0x20), result, 4);
+    if (isPair) result = accumulate(run, at, s + 1, row * k->spans + s + 1, _mm256_permute2x128_si256(four[0], four[1], 0x31), result, 4);
+  }
+  return result;
 }
 
 /** R rows: a register of a strip in order has four levels of each column, so that its products with four of x are the columns' own. */
 INLINE void multiplyRows(const struct Run *run, const struct Strip *at, int64_t row, int64_t first, int64_t count, const int bits, const int R) {
   const int64_t spans = run->kernel->spans;
-  const int8_t *x = run->levels + row * spans * span;
+  const int64_t stride = rowBytes(run->kernel);
+  const int8_t *x = run->levels + row * stride;
   __m256 result[R];
   UNROLL for (int r = 0; r < R; r++) result[r] = _mm256_setzero_ps();
   for (int64_t s = 0; s < spans; s++) {
     __m256i sums[R];
     UNROLL for (int r = 0; r < R; r++) sums[r] = _mm256_setzero_si256();
-    UNROLL for (int g = 0; g < span / 4; g++) {
-      const __m256i w = load(at->ordered + (s * (span / 4) + g) * (strip * 4));
-      UNROLL for (int r = 0; r < R; r++) {
-        int32_t four;
-        __builtin_memcpy(&four, x + (r * spans + s) * span + 4 * g, sizeof four);
-        // Eight sums of pairs are at most 30,480, which 16 bits hold.
-        sums[r] = addProducts(sums[r], products(w, _mm256_set1_epi32(four), bits), bits);
+    UNROLL for (int half = 0; half < span / 4; half += 4) {
+      const int8_t *from = x + levelAt(s, half, bits);
+      const uint8_t *weights = at->ordered + (s * (span / 4) + half) * (strip * 4);
+      // Unrolled, there would be more values to keep than registers.
+      _Pragma("clang loop unroll(disable)") for (int g = 0; g < 4; g++) {
+        const __m256i w = load(weights + g * (strip * 4));
+        UNROLL for (int r = 0; r < R; r++) {
+          // Eight sums of pairs are at most 30,480, which 16 bits hold.
+          const __m256i four = _mm256_castps_si256(_mm256_broadcast_ss((const float *)(from + r * stride + 4 * g)));
+          sums[r] = addProducts(sums[r], products(w, four, bits), bits);
+        }
       }
     }
     UNROLL for (int r = 0; r < R; r++) {
@@ -301,8 +370,9 @@ INLINE void multiplyStrip(const struct Run *run, const struct Strip *at, int64_t
     column[c] = run->packed + columns[c] * k->spans * bytes;
   }
   readScales(run, at, columns);
-  if (run->rows < (bits == 8 ? orderedFrom8 : orderedFrom4)) {
-    for (int64_t row = 0; row < run->rows; row++) multiplyRow(run, at, column, row, first, count, bits);
+  if (run->rows < orderedFrom) {
+    for (int64_t row = 0; row < run->rows; row++)
+      store(run, row, first, count, bits == 8 ? multiplyRow8(run, at, column, row) : multiplyRow4(run, at, column, row));
     return;
   }
   for (int64_t s = 0; s < k->spans; s++) {
@@ -390,10 +460,11 @@ static Status compute(void *kernel, void *context) {
   const int64_t strips = (k->columns + strip - 1) / strip;
   run.tasks = strips < k->tasks ? strips : k->tasks;
   const int64_t spans = run.rows * k->spans;
-  const int64_t bytes = spans * (span + 3 * (int64_t)sizeof(float)) + run.tasks * k->spans * scratchOfASpan;
+  const int64_t levelBytes = run.rows * rowBytes(k);
+  const int64_t bytes = levelBytes + spans * 3 * (int64_t)sizeof(float) + run.tasks * k->spans * scratchOfASpan;
   RETURN_IF(CALL(api, 75, Status (*)(void *, size_t, void **), k->allocator, (size_t)bytes, (void **)&run.scratch));
   run.levels = (int8_t *)run.scratch + run.tasks * k->spans * scratchOfASpan;
-  run.rowScales = (float *)(run.levels + spans * span);
+  run.rowScales = (float *)(run.levels + levelBytes);
   run.levelSums = (int32_t *)(run.rowScales + spans);
   run.valueSums = (float *)(run.levelSums + spans);
   status = parallel(k, context, roundRows, (run.rows + rowsOfATask - 1) / rowsOfATask, &run);
