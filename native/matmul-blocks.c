@@ -83,18 +83,17 @@ struct Run {
   int64_t rows, tasks;
   int8_t *levels;
   float *rowScales;
-  /** Sum of the levels times eight (the zero point of 4 bits where there is none), and times the scale. */
   int32_t *levelSums;
-  float *valueSums;
   uint8_t *scratch;
 };
 
-/** What a task keeps of its strip: scales [spans, 8], scales times zero points [spans, 8], bytes [spans, 8 groups of four, 8 columns, 4]. */
+/** What a task keeps of its strip: scales [spans, 8], zero points as `levelsOf` moves them [spans, 8], bytes [spans, 8 groups of four, 8 columns, 4]. */
 struct Strip {
-  float *scales, *zeros;
+  float *scales;
+  int32_t *zeros;
   uint8_t *ordered;
 };
-enum { scratchOfASpan = strip * (2 * sizeof(float) + span) };
+enum { scratchOfASpan = strip * (sizeof(float) + sizeof(int32_t) + span) };
 
 INLINE float sumOf(__m256 v) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -145,7 +144,9 @@ INLINE void roundSpan(const struct Run *run, const float *x, int64_t row, int64_
   const float scale = largest / 127.0f + sumOf(finite);
   __m256i q[4];
   UNROLL for (int i = 0; i < 4; i++) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(factor)));
-  const int32_t sum = sumOfInts(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])));
+  const int64_t at = row * k->spans + s;
+  run->rowScales[at] = scale;
+  run->levelSums[at] = sumOfInts(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])));
   // Packing goes by halves of the register: the order is mended behind it.
   __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
   bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
@@ -157,10 +158,6 @@ INLINE void roundSpan(const struct Run *run, const float *x, int64_t row, int64_
     _mm_storeu_si128((__m128i *)(levels + levelAt(s, 0, 4)), _mm256_castsi256_si128(bytes));
     _mm_storeu_si128((__m128i *)(levels + levelAt(s, 4, 4)), _mm256_extracti128_si256(bytes, 1));
   }
-  const int64_t at = row * k->spans + s;
-  run->rowScales[at] = scale;
-  run->levelSums[at] = 8 * sum;
-  run->valueSums[at] = scale * (float)sum;
 }
 
 static void roundRows(void *state, size_t task) {
@@ -205,11 +202,14 @@ INLINE __m256i addProducts(__m256i a, __m256i b, const int bits) { return bits =
 
 /** A strip's sums of one span, one for each column, into the result so far. */
 INLINE __m256 accumulate(const struct Run *run, const struct Strip *at, int64_t s, int64_t rowSpan, __m256i sums, __m256 result, const int bits) {
-  if (bits == 4) sums = _mm256_sub_epi32(sums, _mm256_set1_epi32(run->levelSums[rowSpan]));
+  if (bits == 4 || run->zeroPoints != NULL) {
+    const __m256i levelSum = _mm256_set1_epi32(run->levelSums[rowSpan]);
+    // Without zero points levels of 4 bits are around 8.
+    const __m256i moved = run->zeroPoints == NULL ? _mm256_slli_epi32(levelSum, 3) : _mm256_mullo_epi32(levelSum, load(at->zeros + s * strip));
+    sums = _mm256_sub_epi32(sums, moved);
+  }
   const __m256 scale = _mm256_mul_ps(_mm256_broadcast_ss(run->rowScales + rowSpan), _mm256_loadu_ps(at->scales + s * strip));
-  result = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), scale, result);
-  if (run->zeroPoints == NULL) return result;
-  return _mm256_fnmadd_ps(_mm256_broadcast_ss(run->valueSums + rowSpan), _mm256_loadu_ps(at->zeros + s * strip), result);
+  return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), scale, result);
 }
 
 INLINE void store(const struct Run *run, int64_t row, int64_t column, int64_t count, __m256 result) {
@@ -352,9 +352,8 @@ static void readScales(const struct Run *run, const struct Strip *at, const int6
   for (s = 0; s < k->spans; s++) {
     const int64_t block = s >> k->shift;
     for (int c = 0; c < strip; c++) {
-      const int zero = k->bits == 8 ? run->zeroPoints[columns[c] * k->blocks + block] - 128
-                                    : ((run->zeroPoints[columns[c] * ((k->blocks + 1) / 2) + block / 2] >> (4 * (block & 1))) & 15) - 8;
-      at->zeros[s * strip + c] = at->scales[s * strip + c] * (float)zero;
+      at->zeros[s * strip + c] = k->bits == 8 ? run->zeroPoints[columns[c] * k->blocks + block] - 128
+                                              : (run->zeroPoints[columns[c] * ((k->blocks + 1) / 2) + block / 2] >> (4 * (block & 1))) & 15;
     }
   }
 }
@@ -393,7 +392,8 @@ static void multiply(void *state, size_t task) {
   const struct Run *run = state;
   const struct Kernel *k = run->kernel;
   const int64_t strips = (k->columns + strip - 1) / strip;
-  float *scales = (float *)(run->scratch + (int64_t)task * k->spans * scratchOfASpan), *zeros = scales + k->spans * strip;
+  float *scales = (float *)(run->scratch + (int64_t)task * k->spans * scratchOfASpan);
+  int32_t *zeros = (int32_t *)(scales + k->spans * strip);
   const struct Strip at = {scales, zeros, (uint8_t *)(zeros + k->spans * strip)};
   for (int64_t i = strips * (int64_t)task / run->tasks; i < strips * ((int64_t)task + 1) / run->tasks; i++) {
     if (k->bits == 8) multiplyStrip(run, &at, i * strip, 8);
@@ -461,12 +461,11 @@ static Status compute(void *kernel, void *context) {
   run.tasks = strips < k->tasks ? strips : k->tasks;
   const int64_t spans = run.rows * k->spans;
   const int64_t levelBytes = run.rows * rowBytes(k);
-  const int64_t bytes = levelBytes + spans * 3 * (int64_t)sizeof(float) + run.tasks * k->spans * scratchOfASpan;
+  const int64_t bytes = levelBytes + spans * (int64_t)(sizeof(float) + sizeof(int32_t)) + run.tasks * k->spans * scratchOfASpan;
   RETURN_IF(CALL(api, 75, Status (*)(void *, size_t, void **), k->allocator, (size_t)bytes, (void **)&run.scratch));
   run.levels = (int8_t *)run.scratch + run.tasks * k->spans * scratchOfASpan;
   run.rowScales = (float *)(run.levels + levelBytes);
   run.levelSums = (int32_t *)(run.rowScales + spans);
-  run.valueSums = (float *)(run.levelSums + spans);
   status = parallel(k, context, roundRows, (run.rows + rowsOfATask - 1) / rowsOfATask, &run);
   if (status == NULL) status = parallel(k, context, multiply, run.tasks, &run);
   Status freed = CALL(api, 76, Status (*)(void *, void *), k->allocator, run.scratch);

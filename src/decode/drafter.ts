@@ -9,10 +9,7 @@ import type { StepCosts } from "./step-costs.ts";
 import type { TokenTree } from "./token-tree.ts";
 
 export interface DrafterNeeds extends TargetFeatures {
-  /**
-   * Rows of the prompt as well, not only of what steps commit. Default false. Such a prompt is read whole, and over 8-bit weights without the
-   * float32 copies of the runner's `floatPromptFrom`: its text can then part from that of plain decoding, also with `exactBlock`.
-   */
+  /** Rows of the prompt as well, not only of what steps commit. Default false. Such a prompt is read whole. */
   prompt?: boolean;
 }
 

@@ -3,7 +3,6 @@ import { setImmediate as turn } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { BackendError } from "../base/errors.ts";
 import { loadDecoder } from "../models/decoder/checkpoint.ts";
-import { quantiseDecoder } from "../models/decoder/quantise.ts";
 import type { Backend } from "../runtime/backend.ts";
 import { openBackend } from "../runtime/open.ts";
 import { LookupDrafter } from "./drafters/lookup.ts";
@@ -100,10 +99,4 @@ test("nothing else is computed meanwhile", async () => {
   const cut = other.prefillAsync(0, ids);
   other.dispose();
   await expect(cut).rejects.toThrow("disposed");
-  // Also where the next chunk needs a program that is not there yet.
-  const bytes = quantiseDecoder(stories, { bits: 8 });
-  const quantised = new DecoderRunner(backend, bytes, { capacity: 256, prefillChunk: 32, floatPromptFrom: 2 });
-  const last = quantised.appendAsync(0, ids.subarray(0, 33));
-  quantised.dispose();
-  await expect(last).rejects.toThrow("disposed");
 });

@@ -9,8 +9,7 @@ import {
   treeReadsPositions,
 } from "../models/decoder/cached.ts";
 import { type DecoderConfig, rotaryWidth } from "../models/decoder/config.ts";
-import { bytesOfTree, type InferenceModel } from "../models/decoder/quantise.ts";
-import { floatMatrices } from "../models/decoder/quantised-float.ts";
+import type { InferenceModel } from "../models/decoder/quantise.ts";
 import type { Backend, ProfileEvent } from "../runtime/backend.ts";
 import { allocate, type TensorBuffer } from "../runtime/buffer.ts";
 import type { KVCache } from "../runtime/kv-cache.ts";
@@ -65,8 +64,6 @@ function inputSpecs({ config, parameters }: InferenceModel, batch: number, time:
   };
 }
 
-const noRows: RowBuffers = { buffers: new Map(), rows: { logits: new Float32Array(0) } };
-
 /** One for each runner, which checks what it is asked for; calls write into that runner's cache. */
 export class RunnerPrograms {
   readonly #backend: Backend;
@@ -80,8 +77,6 @@ export class RunnerPrograms {
   #sequenceProgram: AnyProgram | undefined;
   #batchProgram: AnyProgram | undefined;
   #treeProgram: AnyProgram | undefined;
-  /** Reads prompts, and writes nothing but the cache. */
-  #promptProgram: AnyProgram | undefined;
   /** That of one sequence, before its weights are packed. */
   #early: AnyProgram | undefined;
   #pack: (() => Promise<void>) | undefined;
@@ -121,11 +116,14 @@ export class RunnerPrograms {
   get packedBytes(): number {
     if (this.#options.weights !== "packed") return 0;
     const { tree } = this.#model.parameters;
-    const { embedding, ...read } = tree;
+    // Our own kernel reads blocks where they are.
+    const isPacked = (path: string): boolean =>
+      !(this.#backend.operators.has("MatMulBlocks") && /\.(packed|scales|zeroPoints)$/.test(path));
     // What is gathered from is never packed; a tied embedding is the head's matrix as well.
-    const packed = bytesOfTree(read) + (tree.head ? 0 : bytesOfTree(embedding.tokens));
-    // Those of prompts read weights where they are.
-    return packed * this.#programs().filter((program) => program !== this.#promptProgram && program !== this.#early).length;
+    const { embedding, ...read } = tree;
+    const leaves = flatten<TensorBuffer>((tree.head ? read : { ...read, embedding: embedding.tokens }) as never);
+    const packed = leaves.reduce((sum, [path, { data }]) => sum + (isPacked(path) ? data.byteLength : 0), 0);
+    return packed * this.#programs().filter((program) => program !== this.#early).length;
   }
 
   endProfile(): ProfileEvent[] {
@@ -142,14 +140,7 @@ export class RunnerPrograms {
   }
 
   #programs(): AnyProgram[] {
-    const all = [this.#early, this.#sequenceProgram, this.#batchProgram, this.#treeProgram, this.#promptProgram];
-    return all.filter((program) => program !== undefined);
-  }
-
-  /** A call of any number of tokens, for what it leaves in the cache. */
-  prompt(row: number, time: number): SequenceCall {
-    this.#promptProgram ??= this.#compile(1, "S", "R", "prompt");
-    return this.#varying(this.#bind(this.#promptProgram, this.#cache.row(row), 1, time, noRows));
+    return [this.#early, this.#sequenceProgram, this.#batchProgram, this.#treeProgram].filter((program) => program !== undefined);
   }
 
   /** A call of any number of tokens and rows. */
@@ -230,8 +221,8 @@ export class RunnerPrograms {
     this.#packing = undefined;
   }
 
-  #compile(batch: number, time: Dim, rows: Dim, kind?: "tree" | "prompt"): AnyProgram {
-    const { outputs, specs, options } = this.#recipe(batch, time, rows, kind);
+  #compile(batch: number, time: Dim, rows: Dim, isTree = false): AnyProgram {
+    const { outputs, specs, options } = this.#recipe(batch, time, rows, isTree);
     return compile(this.#backend, outputs as never, specs, options);
   }
 
@@ -240,22 +231,14 @@ export class RunnerPrograms {
     batch: number,
     time: Dim,
     rows: Dim,
-    kind?: "tree" | "prompt",
+    isTree = false,
   ): { outputs: (inputs: never) => Outputs; specs: ReturnType<typeof inputSpecs>; options: CompileOptions } {
     // In the middle of a prompt: nobody would dispose of the program.
     this.refuseDisposed();
-    const isTree = kind === "tree";
     const specs = inputSpecs(this.#model, batch, time, rows, this.#positions, isTree);
     const { weights, profile } = this.#options;
     const emission = isTree ? treeEmissionFor(this.#config, this.#options.emission) : this.#options.emission;
     const features = batch === 1 ? this.#features : {};
-    if (kind === "prompt") {
-      const outputs = ({ parameters, ...inputs }: Record<string, unknown>): Outputs => {
-        const matrices = floatMatrices(this.#config, parameters as never);
-        return { cache: decoderCached(this.#config, matrices, inputs as never, emission).cache };
-      };
-      return { outputs: outputs as never, specs, options: { name: "decode prompt", profile } };
-    }
     const leaves = flatten<TensorBuffer>(this.#model.parameters.tree as never).map(([path, leaf]) => [`parameters.${path}`, leaf] as const);
     return {
       outputs: ({ parameters, ...inputs }: Record<string, unknown>) =>
@@ -282,7 +265,7 @@ export class RunnerPrograms {
   }
 
   tree(row: number): TreeCall {
-    this.#treeProgram ??= this.#compile(1, "S", "R", "tree");
+    this.#treeProgram ??= this.#compile(1, "S", "R", true);
     const tree = {
       bias: TreeShape.chain(0).bias,
       slots: allocate("i32", [1, 1]),
@@ -311,8 +294,7 @@ export class RunnerPrograms {
     const count = buffers.get("logits")?.shape[0] ?? 0;
     const wanted = allocate("i32", [count]);
     for (let i = 0; i < count; i++) wanted.data[i] = i;
-    const isBound = this.#options.weights === "bound" || program === this.#promptProgram;
-    const parameters = isBound ? { parameters: this.#model.parameters.tree } : {};
+    const parameters = this.#options.weights === "bound" ? { parameters: this.#model.parameters.tree } : {};
     const layers = Object.fromEntries((this.#features.layers ?? []).map((layer) => [layer, buffers.get(`layers.${layer}`)]));
     const rotary = this.#rotary?.allocate(batch, time);
     const bound = program.bind(

@@ -4,11 +4,8 @@ import { BackendError, UsageError } from "../base/errors.ts";
 import { type CachedEmission, emissionFor } from "../models/decoder/cached.ts";
 import type { DecoderConfig } from "../models/decoder/config.ts";
 import { bytesOfTree, type InferenceModel } from "../models/decoder/quantise.ts";
-import { hasBytesAlone } from "../models/decoder/quantised-float.ts";
 import type { Backend, ProfileEvent } from "../runtime/backend.ts";
 import { KVCache } from "../runtime/kv-cache.ts";
-import { describeMachine } from "../runtime/machine.ts";
-import { floatPromptDefault } from "./float-prompt.ts";
 import { RotaryRows } from "./rotary-rows.ts";
 import {
   type Call,
@@ -41,12 +38,6 @@ export interface RunnerOptions {
    * speculative decoding of chains up to this size give the same bytes. Costs v(exactBlock) a call. Default 0: each call as small as it is.
    */
   exactBlock?: number;
-  /**
-   * Tokens from which a call of the prompt computes with float32 copies of 8-bit matrices, made anew one at a time in each call, instead of
-   * rounding activations to 8 bits. Default: 32 on x86 with AVX2 and no instruction for products of 8 bits, as far as the system tells;
-   * never (Infinity) elsewhere. Models with 4-bit matrices or experts do not have this form.
-   */
-  floatPromptFrom?: number;
   /** Attention kernel; default: fused where the head width allows. */
   emission?: CachedEmission;
   /** Record the time of every operator; read it with {@link DecoderRunner.endProfile}. Default false. */
@@ -90,8 +81,6 @@ export class DecoderRunner {
   readonly #model: InferenceModel;
   readonly #rotary: RotaryRows | undefined;
   readonly #programs: RunnerPrograms;
-  readonly #floatPromptFrom: number;
-  readonly #prompts = new Map<number, SequenceCall>();
   readonly #single = new Map<number, Call>();
   readonly #several = new Map<number, SequenceCall>();
   readonly #trees = new Map<number, TreeCall>();
@@ -114,7 +103,6 @@ export class DecoderRunner {
       emission = emissionFor(model.config),
       profile = false,
       exactBlock = 0,
-      floatPromptFrom,
     } = options;
     if (model.config.position === "learned" && capacity > model.config.contextLength) {
       throw new UsageError(
@@ -131,8 +119,6 @@ export class DecoderRunner {
     // What fills up a block lies behind the tokens that count.
     const positions = capacity + Math.max(0, exactBlock - 1);
     this.prefillChunk = Math.max(Math.min(prefillChunk, capacity), exactBlock);
-    const never = Number.POSITIVE_INFINITY;
-    this.#floatPromptFrom = hasBytesAlone(model) ? (floatPromptFrom ?? floatPromptDefault(describeMachine())) : never;
     const { layers, kvHeads, headWidth } = model.config;
     this.cache = new KVCache({ layers, batch, kvHeads, capacity: positions, headWidth });
     this.#rotary = RotaryRows.of(model.config, batch);
@@ -179,7 +165,7 @@ export class DecoderRunner {
       return this.#block(row, ids, last, 1).logits.subarray(0, this.config.vocabSize);
     }
     const tail = last % this.prefillChunk;
-    if (last === 0 || tail >= this.#floatPromptFrom) {
+    if (last === 0) {
       yield* this.#chunks(row, ids, last);
       return this.#one(row, ids[last]).logits;
     }
@@ -223,8 +209,7 @@ export class DecoderRunner {
   *#chunks(row: number, ids: ArrayLike<number>, length: number): Steps<void> {
     for (let from = 0; from < length; from += this.prefillChunk) {
       const count = Math.min(this.prefillChunk, length - from);
-      if (count >= this.#floatPromptFrom) yield* this.#promptChunk(row, ids, from, count);
-      else yield* this.#chunk(row, ids, from, count, false);
+      yield* this.#chunk(row, ids, from, count, false);
     }
   }
 
@@ -513,7 +498,19 @@ export class DecoderRunner {
     const rows = several.resize(count, all ? count : 1);
     if (all) for (let i = 0; i < count; i++) several.wanted[i] = i;
     else several.wanted[0] = count - 1;
-    yield* this.#runChunk(several.call, row, ids, from, count);
+    const { call } = several;
+    const start = this.cache.lengths[row];
+    for (let i = 0; i < count; i++) {
+      call.ids[i] = ids[from + i];
+      // Learned positions end with the context; what fills up a block may lie behind.
+      call.positions[i] = Math.min(start + i, this.capacity - 1);
+    }
+    this.#note(row, ids, from, count);
+    if (call.rotary) this.#rotary?.write(call.rotary, 0, row, call.positions.subarray(0, count));
+    call.lengths[0] = start + count - 1;
+    call.total[0] = start + count;
+    yield call.bound;
+    this.cache.lengths[row] = start + count;
     return rows;
   }
 
@@ -533,32 +530,6 @@ export class DecoderRunner {
       this.#several.set(row, several);
     }
     return several;
-  }
-
-  /** Tokens of a prompt for the cache alone, with float32 copies of the matrices. */
-  *#promptChunk(row: number, ids: ArrayLike<number>, from: number, count: number): Steps<void> {
-    let call = this.#prompts.get(row);
-    if (!call) {
-      call = this.#programs.prompt(row, this.prefillChunk);
-      this.#prompts.set(row, call);
-    }
-    call.resizeTime(count);
-    yield* this.#runChunk(call.call, row, ids, from, count);
-  }
-
-  *#runChunk(call: Call, row: number, ids: ArrayLike<number>, from: number, count: number): Steps<void> {
-    const start = this.cache.lengths[row];
-    for (let i = 0; i < count; i++) {
-      call.ids[i] = ids[from + i];
-      // Learned positions end with the context; what fills up a block may lie behind.
-      call.positions[i] = Math.min(start + i, this.capacity - 1);
-    }
-    this.#note(row, ids, from, count);
-    if (call.rotary) this.#rotary?.write(call.rotary, 0, row, call.positions.subarray(0, count));
-    call.lengths[0] = start + count - 1;
-    call.total[0] = start + count;
-    yield call.bound;
-    this.cache.lengths[row] = start + count;
   }
 
   /** Notes which tokens the next rows of a sequence are of. */

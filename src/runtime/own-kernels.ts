@@ -1,32 +1,36 @@
-// Machine code of longwave's own for an operator that ONNX Runtime computes slowly: native/matmul-blocks.c, compiled and shipped for the
-// platforms where it pays. Everything works without it, by ONNX Runtime's operators.
+// Machine code of longwave's own for an operator that ONNX Runtime computes slowly on some processors: native/matmul-blocks.c, compiled by
+// scripts/native.mjs and shipped. Everything works without it, by ONNX Runtime's operators.
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { UsageError } from "../base/errors.ts";
 import { describeMachine, type Machine } from "./machine.ts";
 
 /** The domain of the operators in a program. */
 export const ownDomain = "longwave";
 
-/** x times blocks of 4 or 8 bits: attributes and inputs of MatMulNBits, and `tasks`, into how many parts it is divided for the threads. */
-export const matMulBlocks = "MatMulBlocks";
-
-/** What the library exports: a function that gives the address of an operator's description. */
-export const exportedBy = { [matMulBlocks]: "longwave_matmul_blocks" } as const;
+/** What gives the address of each operator's description in the library. */
+export const exportedBy = { MatMulBlocks: "longwave_matmul_blocks" } as const;
 
 /**
- * The library of kernels for this machine, or undefined: there is none for the platform, or ONNX Runtime has good ones (processors with
- * instructions for products of bytes), or LONGWAVE_KERNELS=off.
- * @param wanted take it wherever the processor can run it (true), or not at all (false). Default: where it is faster.
+ * Path of the library for a machine, or undefined: there is none for the platform, the processor lacks AVX2, or ONNX Runtime's kernels are
+ * good there (with instructions for products of bytes: VNNI).
+ * @param wanted true: wherever the processor can run it; false: not at all. Default: where it is faster, unless LONGWAVE_KERNELS=off.
+ * @throws UsageError for another value of LONGWAVE_KERNELS than on or off.
  */
 export function ownKernels(
-  wanted?: boolean,
-  machine: Pick<Machine, "platform" | "vectorExtensions"> = describeMachine(),
-  environment: Partial<Record<string, string>> = process.env,
+  wanted: boolean | undefined = fromEnvironment(process.env.LONGWAVE_KERNELS),
+  { platform, vectorExtensions }: Pick<Machine, "platform" | "vectorExtensions"> = describeMachine(),
 ): string | undefined {
-  const has = (name: string): boolean => machine.vectorExtensions.includes(name);
-  if (wanted === false || (wanted === undefined && environment.LONGWAVE_KERNELS === "off")) return undefined;
-  if (!has("avx2") || !has("fma")) return undefined;
-  if (wanted !== true && ["avx_vnni", "avx512f", "avx512_vnni"].some(has)) return undefined;
-  const path = fileURLToPath(new URL(`../../assets/native/${machine.platform}.so`, import.meta.url));
+  const has = (name: string): boolean => vectorExtensions.includes(name);
+  if (wanted === false || !has("avx2") || !has("fma")) return undefined;
+  if (wanted === undefined && ["avx_vnni", "avx512f", "avx512_vnni"].some(has)) return undefined;
+  const path = fileURLToPath(new URL(`../../assets/native/${platform}.so`, import.meta.url));
   return existsSync(path) ? path : undefined;
+}
+
+function fromEnvironment(text: string | undefined): boolean | undefined {
+  if (text === undefined || text === "") return undefined;
+  if (text !== "on" && text !== "off")
+    throw new UsageError(`LONGWAVE_KERNELS: expected on or off, got ${text}`, { hint: "Leave it out to have them where they are faster." });
+  return text === "on";
 }

@@ -277,7 +277,13 @@ const quantisedLinearOperator: Operator<QuantisedAttributes> = {
     const [inputs, outputs] = [emitter.names(node.inputs), [emitter.output(node)]];
     const shared = { K: inner, N: columns, bits, block_size: blockSize };
     if (emitter.operators.has("MatMulBlocks") && blockSize % 32 === 0)
-      emitter.node("MatMulBlocks", inputs, outputs, { ...shared, tasks: emitter.threads === 1 ? 1 : tasksPerThread * emitter.threads }, own);
+      emitter.node(
+        "MatMulBlocks",
+        inputs,
+        outputs,
+        { ...shared, tasks: emitter.threads === 1 ? 1 : tasksPerThread * emitter.threads },
+        own,
+      );
     else emitter.node("MatMulNBits", inputs, outputs, { ...shared, accuracy_level: 4 }, contrib);
   },
 };
@@ -289,7 +295,8 @@ const quantisedLinearOperator: Operator<QuantisedAttributes> = {
  * - `scales` [out, blocks] (f32), of either sign.
  * - `zeroPoints` [out, ⌈blocks · bits / 8⌉] (u8): one a block, packed like the levels, each row starting at a byte. Default 2^(bits − 1).
  *
- * `blockSize` is a power of two of at least 16. The kernel rounds each block of x to int8, with scale max |x| / 127. No derivative.
+ * `blockSize` is a power of two of at least 16. The kernel rounds each block of x to int8, with scale max |x| / 127 (MatMulBlocks, our own
+ * kernel, in blocks of 32 where they are larger). No derivative.
  * @throws ShapeError
  */
 export function quantisedLinear(

@@ -17,7 +17,6 @@ export {
 } from "./activation.ts";
 export { groupQueryAttention, quantisedLinear, rotary, scaledDotProductAttention, writeRows } from "./attention.ts";
 export { broadcastTo, constant, full, onesLike, reshape, scalar, stopGradient, sum, unbroadcast, zerosLike } from "./core.ts";
-export { dequantise } from "./dequantise.ts";
 export type { DType, TypedArray } from "./dtype.ts";
 export {
   abs,

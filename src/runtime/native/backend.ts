@@ -1,9 +1,9 @@
 // The default backend: ONNX Runtime's C API through koffi. Tensors are memory that is ours, read and written in place.
 import { BackendError } from "../../base/errors.ts";
 import type { Backend, BackendOptions, Session, SessionOptions } from "../backend.ts";
+import { ownKernels } from "../own-kernels.ts";
 import { threadsFrom } from "../physical-cores.ts";
 import { acquireEnvironment, type Environment, loadOwnKernels, releaseEnvironment } from "./environment.ts";
-import { ownKernels } from "../own-kernels.ts";
 import { NativeSession } from "./session.ts";
 
 /** Bytes of weights. */

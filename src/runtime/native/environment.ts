@@ -1,8 +1,8 @@
 // The one OrtEnv of the process, with one thread pool for all sessions (each session's own pool would spin against the others).
 // ONNX Runtime itself keeps a single environment per process, so this module counts its users; the last one releases it.
 import { logFatal } from "../ort.ts";
-import { type Library, loadLibrary } from "./library.ts";
 import { exportedBy, ownDomain } from "../own-kernels.ts";
+import { type Library, loadLibrary } from "./library.ts";
 
 export interface Environment {
   readonly library: Library;

@@ -275,6 +275,15 @@ it("release functions accept null", () => {
     release(null);
 });
 
+it("operators of a domain of one's own", () => {
+  // Nothing reads the description before a session is made.
+  const description = new Uint8Array(256);
+  const domain = receive((out) => api.CreateCustomOpDomain("test", out));
+  ok(api.CustomOpDomain_Add(domain, description));
+  api.ReleaseSessionOptions(optionsWith((options) => ok(api.AddCustomOpDomain(options, domain))));
+  api.ReleaseCustomOpDomain(domain);
+});
+
 it("every row was called", () => {
   expect(Object.keys(signatures).filter((name) => !called.has(name))).toEqual([]);
 });

@@ -21,7 +21,7 @@ export interface NodeSpec {
   op: string;
   inputs: string[];
   outputs: string[];
-  domain?: "com.microsoft";
+  domain?: "com.microsoft" | "longwave";
   attributes?: Record<string, Attribute>;
 }
 
@@ -43,7 +43,7 @@ export interface ModelSpec {
   location?: string;
 }
 
-/** The bytes of a ModelProto (opset 21, com.microsoft 1). */
+/** The bytes of a ModelProto (opset 21, com.microsoft 1, longwave 1). */
 export function onnxModel(spec: ModelSpec): Uint8Array<ArrayBuffer> {
   const shared = Object.entries(spec.shared ?? {}).map(([name, { dtype = "f32", shape }]) =>
     create(TensorProtoSchema, {
@@ -71,6 +71,7 @@ export function onnxModel(spec: ModelSpec): Uint8Array<ArrayBuffer> {
     opsetImport: [
       { domain: "", version: 21n },
       { domain: "com.microsoft", version: 1n },
+      { domain: "longwave", version: 1n },
     ],
     graph: {
       name: "test",

@@ -1,0 +1,187 @@
+// longwave.MatMulBlocks against sums in float64, wherever the processor can run it.
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { BackendError } from "../../base/errors.ts";
+import { quantisedLinear } from "../../tensor/attention.ts";
+import type { Tensor } from "../../tensor/graph.ts";
+import type { Backend } from "../backend.ts";
+import { allocate, bufferFrom, type TensorBuffer } from "../buffer.ts";
+import { ownKernels } from "../own-kernels.ts";
+import { compile, spec, type TensorSpec } from "../program.ts";
+import { Random } from "../rng.ts";
+import { onnxModel } from "../testing/onnx.ts";
+import { openNativeBackend } from "./backend.ts";
+
+const isHere = ownKernels(true) !== undefined;
+const random = new Random(7);
+const below = (count: number): number => random.integer(count);
+
+interface Case {
+  rows: number;
+  inner: number;
+  columns: number;
+  bits: 4 | 8;
+  blockSize: number;
+  zeros: boolean;
+  /** The extreme levels everywhere, where sums are closest to what their type holds. */
+  extreme?: boolean;
+}
+
+/** Operands whose rounding is known (every 32 values have one of 127 steps), and the product. */
+function operands({ rows, inner, columns, bits, blockSize, zeros, extreme = false }: Case) {
+  const blocks = Math.ceil(inner / blockSize);
+  const levels = Uint8Array.from({ length: columns * blocks * blockSize }, () => (extreme ? below(2) * (2 ** bits - 1) : below(2 ** bits)));
+  const zero = Uint8Array.from({ length: columns * blocks }, () => (zeros ? below(2 ** bits) : 2 ** (bits - 1)));
+  const scales = bufferFrom(
+    "f32",
+    [columns, blocks],
+    Float32Array.from({ length: columns * blocks }, () => random.uniform() - 0.5),
+  );
+  const packRow = (values: Uint8Array, length: number): Uint8Array => {
+    if (bits === 8) return values;
+    const bytes = Math.ceil(length / 2);
+    const packed = new Uint8Array((values.length / length) * bytes);
+    for (let i = 0; i < values.length; i++)
+      packed[Math.floor(i / length) * bytes + ((i % length) >> 1)] |= values[i] << (4 * ((i % length) & 1));
+    return packed;
+  };
+  const x = allocate("f32", [rows, inner]);
+  const y = new Float64Array(rows * columns);
+  const bound = new Float64Array(rows * columns);
+  for (let row = 0; row < rows; row++) {
+    const sign = below(2) * 2 - 1;
+    for (let i = 0; i < inner; i++) {
+      const step = 2 ** (below(9) - 4);
+      const start = i - (i % 32);
+      const first = i === start ? undefined : x.data[row * inner + start] / 127;
+      const level = i === start ? 127 : extreme ? 127 * sign : below(255) - 127;
+      x.data[row * inner + i] = (first ?? step) * level;
+    }
+    for (let column = 0; column < columns; column++) {
+      for (let i = 0; i < inner; i++) {
+        const block = column * blocks + Math.floor(i / blockSize);
+        const product = x.data[row * inner + i] * scales.data[block] * (levels[block * blockSize + (i % blockSize)] - zero[block]);
+        y[row * columns + column] += product;
+        bound[row * columns + column] += Math.abs(product);
+      }
+    }
+  }
+  const weight = {
+    packed: bufferFrom("u8", [columns, blocks, (blockSize * bits) / 8], packRow(levels, blockSize)),
+    scales,
+    ...(zeros ? { zeroPoints: bufferFrom("u8", [columns, Math.ceil((blocks * bits) / 8)], packRow(zero, blocks)) } : {}),
+  };
+  return { x, weight, y, bound };
+}
+
+function multiply(backend: Backend, x: TensorBuffer, weight: Record<string, TensorBuffer>, { bits, blockSize }: Case): Float32Array {
+  const specs: Record<string, TensorSpec> = { x: spec("f32", [...x.shape.slice(0, -1).map((_, i) => `d${i}`), x.shape.at(-1) as number]) };
+  for (const [name, { dtype, shape }] of Object.entries(weight)) specs[name] = spec(dtype, shape);
+  const product = ({ x, ...blocks }: Record<string, Tensor>) => quantisedLinear(x, blocks as never, bits, blockSize);
+  using program = compile(backend, product, specs, { weights: new Map(Object.entries(weight)) });
+  const y = allocate("f32", [...x.shape.slice(0, -1), weight.packed.shape[0]]);
+  using bound = program.bind({ x } as never, y as never);
+  bound.run();
+  return y.data;
+}
+
+describe.skipIf(!isHere)("MatMulBlocks", () => {
+  let one: Backend;
+  let two: Backend;
+  beforeAll(() => {
+    one = openNativeBackend({ threads: 1, ownKernels: true });
+    two = openNativeBackend({ threads: 2, ownKernels: true });
+  });
+  afterAll(() => {
+    one.dispose();
+    two.dispose();
+  });
+
+  const cases: Case[] = [];
+  for (const bits of [4, 8] as const) {
+    for (const zeros of [false, true]) {
+      for (const inner of [1, 31, 32, 33, 64, 96, 130, 288]) {
+        for (const columns of [1, 7, 8, 9, 40]) {
+          cases.push({ rows: 1 + below(20), inner, columns, bits, blockSize: [32, 32, 64, 256][below(4)], zeros });
+        }
+      }
+      for (const rows of [1, 2, 3, 4, 5, 6, 7, 8, 13, 33]) cases.push({ rows, inner: 160, columns: 24, bits, blockSize: 32, zeros });
+      for (const rows of [1, 8]) cases.push({ rows, inner: 96, columns: 8, bits, blockSize: 32, zeros, extreme: true });
+    }
+  }
+
+  test.each(cases)(
+    "$rows rows of $inner by $columns, $bits bits in blocks of $blockSize, zero points: $zeros, extreme: $extreme",
+    (made) => {
+      const { x, weight, y, bound } = operands(made);
+      const product = multiply(one, x, weight, made);
+      for (let i = 0; i < y.length; i++) expect(Math.abs(product[i] - y[i])).toBeLessThanOrEqual(3e-6 * bound[i] + 1e-12);
+      // The same bytes on two threads, and row by row.
+      expect(multiply(two, x, weight, made)).toEqual(product);
+      const row = below(made.rows);
+      const alone = bufferFrom("f32", [1, 1, made.inner], x.data.slice(row * made.inner, (row + 1) * made.inner));
+      expect(multiply(one, alone, weight, made)).toEqual(product.slice(row * made.columns, (row + 1) * made.columns));
+    },
+  );
+
+  test("rows of zeros give zeros; a value that is not finite makes its row NaN and no other", () => {
+    for (const bits of [4, 8] as const) {
+      for (const rows of [2, 9]) {
+        const made: Case = { rows, inner: 70, columns: 9, bits, blockSize: 32, zeros: false };
+        const { x, weight } = operands(made);
+        x.data.fill(0, 0, 70);
+        const clean = multiply(one, x, weight, made);
+        expect(clean.slice(0, 9)).toEqual(new Float32Array(9));
+        for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+          x.data[69] = bad;
+          const spoilt = multiply(one, x, weight, made);
+          expect([...spoilt.slice(0, 9)]).toEqual(Array(9).fill(Number.NaN));
+          expect(spoilt.slice(9)).toEqual(clean.slice(9));
+        }
+      }
+    }
+  });
+
+  test("no rows, and values too small for a scale", () => {
+    const made: Case = { rows: 1, inner: 64, columns: 3, bits: 8, blockSize: 32, zeros: false };
+    const { weight } = operands(made);
+    expect(multiply(one, allocate("f32", [0, 64]), weight, made)).toEqual(new Float32Array(0));
+    const tiny = bufferFrom("f32", [1, 64], new Float32Array(64).fill(1e-40));
+    for (const value of multiply(one, tiny, weight, made)) expect(Math.abs(value)).toBeLessThan(1e-30);
+  });
+
+  test("runs of one program at the same time do not disturb each other", async () => {
+    const made: Case = { rows: 64, inner: 256, columns: 256, bits: 8, blockSize: 32, zeros: false };
+    const { x, weight } = operands(made);
+    const expected = multiply(two, x, weight, made);
+    const specs = { x: spec("f32", ["R", 256]), packed: spec("u8", weight.packed.shape), scales: spec("f32", weight.scales.shape) };
+    using program = compile(two, ({ x, ...blocks }: Record<string, Tensor>) => quantisedLinear(x, blocks as never, 8, 32), specs, {
+      weights: new Map(Object.entries(weight)),
+    });
+    const outputs = Array.from({ length: 6 }, () => allocate("f32", [64, 256]));
+    const bounds = outputs.map((y) => program.bind({ x } as never, y as never));
+    await Promise.all(bounds.map((bound) => bound.runAsync()));
+    for (const y of outputs) expect(y.data).toEqual(expected);
+  });
+
+  test("attributes that do not fit are refused", () => {
+    const model = (attributes: Record<string, number>, packedBytes = 2 * 32): Uint8Array =>
+      onnxModel({
+        inputs: { x: { shape: [1, 32] }, w: { dtype: "u8", shape: [packedBytes] }, s: { shape: [2] } },
+        outputs: { y: { shape: [1, 2] } },
+        nodes: [{ op: "MatMulBlocks", domain: "longwave", inputs: ["x", "w", "s"], outputs: ["y"], attributes }],
+      });
+    const right = { bits: 8, K: 32, N: 2, block_size: 32, tasks: 1 };
+    for (const wrong of [{ bits: 5 }, { block_size: 16 }, { block_size: 48 }, { K: 0 }, { N: -1 }, { tasks: 0 }])
+      expect(() => one.createSession(model({ ...right, ...wrong }))).toThrow(BackendError);
+    const { tasks: _, ...without } = right;
+    expect(() => one.createSession(model(without))).toThrow(/tasks/);
+    using session = one.createSession(model(right, 63));
+    const inputs = new Map<string, TensorBuffer>([
+      ["x", allocate("f32", [1, 32])],
+      ["w", allocate("u8", [63])],
+      ["s", allocate("f32", [2])],
+    ]);
+    using binding = session.bind(inputs, new Map([["y", allocate("f32", [1, 2])]]));
+    expect(() => binding.run()).toThrow(/another size/);
+  });
+});
