@@ -375,6 +375,7 @@ INLINE void multiplyStrip(const struct Run *run, const struct Strip *at, int64_t
     return;
   }
   for (int64_t s = 0; s < k->spans; s++) {
+    prefetch(column, strip * k->spans * bytes, s * bytes);
     __m256i v[strip];
     UNROLL for (int c = 0; c < strip; c++) v[c] = levelsOf(column[c] + s * bytes, bits);
     transpose(v);
