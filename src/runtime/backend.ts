@@ -42,6 +42,8 @@ export interface Backend extends Disposable {
   readonly threads: number;
   /** Operators beyond ONNX Runtime's that its sessions know, all of the domain "longwave". */
   readonly operators: ReadonlySet<string>;
+  /** Why kernels of our own that are meant for this machine did not load; ONNX Runtime's do their work, slower. */
+  readonly operatorsFailure?: string;
   /** @throws BackendError with ONNX Runtime's message. */
   createSession(model: Uint8Array, options?: SessionOptions): Session;
   /**

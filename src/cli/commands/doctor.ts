@@ -18,7 +18,9 @@ export interface DoctorReport {
   readonly longwave: string;
   readonly machine: Machine;
   /** Undefined when ONNX Runtime does not load at all. */
-  readonly runtime: { backend: string; onnxruntime: string; threads: number; fallbackReason?: string } | undefined;
+  readonly runtime:
+    | { backend: string; onnxruntime: string; threads: number; ownKernels: readonly string[]; fallbackReason?: string }
+    | undefined;
   readonly speed: Speed | undefined;
   readonly problems: readonly Problem[];
 }
@@ -56,12 +58,16 @@ async function examine(measure: boolean, context: CommandContext): Promise<Docto
   let speed: Speed | undefined;
   try {
     const { backend, fallbackReason } = await context.openRuntime();
-    runtime = { backend: backend.name, onnxruntime: backend.version, threads: backend.threads, fallbackReason };
+    const { name, version, threads, operators, operatorsFailure } = backend;
+    runtime = { backend: name, onnxruntime: version, threads, ownKernels: [...operators], fallbackReason };
     if (fallbackReason !== undefined) {
       problems.push({
         what: `the C API of ONNX Runtime is not used (${fallbackReason}); results are the same, speed is lower`,
         remedy: reinstall,
       });
+    }
+    if (operatorsFailure !== undefined) {
+      problems.push({ what: `the kernels for 4- and 8-bit weights do not load (${operatorsFailure}); speed is lower`, remedy: reinstall });
     }
     // A backend that loads and then cannot run a program is no working backend.
     if (measure) speed = measureSpeed(backend, machine.freeMemoryBytes);
@@ -84,7 +90,10 @@ function print(report: DoctorReport, context: CommandContext): void {
     ["cores", `${machine.physicalCores} physical, ${machine.hardwareThreads} hardware threads`],
     ["memory", `${formatBytes(machine.memoryBytes)}, ${formatBytes(machine.freeMemoryBytes)} available`],
   ];
-  if (runtime) rows.push(["ONNX Runtime", `${runtime.onnxruntime}, backend ${runtime.backend}, ${runtime.threads} threads`]);
+  if (runtime) {
+    rows.push(["ONNX Runtime", `${runtime.onnxruntime}, backend ${runtime.backend}, ${runtime.threads} threads`]);
+    if (runtime.ownKernels.length > 0) rows.push(["own kernels", `${runtime.ownKernels.join(", ")} (4- and 8-bit weights)`]);
+  }
   if (speed) {
     rows.push(["matrix product", `${speed.matmulGflops.toFixed(0)} GFLOP/s (float32, 1024 x 1024)`]);
     rows.push(["memory read", `${speed.readGBps.toFixed(1)} GB/s`]);

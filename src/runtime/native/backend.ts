@@ -12,20 +12,7 @@ const worthTrimming = 1 << 25;
 /** @throws BackendError when koffi or the library does not load, UsageError for a wrong number of threads. */
 export function openNativeBackend(options: BackendOptions = {}): Backend {
   const threads = threadsFrom(options.threads);
-  const environment = acquireEnvironment(threads);
-  return new NativeBackend(environment, threads, operatorsOf(environment, options.ownKernels));
-}
-
-/** Without our library, or where it does not load, ONNX Runtime's operators do. */
-function operatorsOf(environment: Environment, wanted: boolean | undefined): ReadonlySet<string> {
-  const path = ownKernels(wanted);
-  if (path === undefined) return new Set();
-  try {
-    return loadOwnKernels(environment, path);
-  } catch (error) {
-    if (!(error instanceof BackendError)) throw error;
-    return new Set();
-  }
+  return new NativeBackend(acquireEnvironment(threads), threads, options.ownKernels);
 }
 
 class NativeBackend implements Backend {
@@ -33,6 +20,7 @@ class NativeBackend implements Backend {
   readonly version: string;
   readonly threads: number;
   readonly operators: ReadonlySet<string>;
+  readonly operatorsFailure: string | undefined;
   private readonly environment: Environment;
   private readonly sessions = new Set<NativeSession>();
   /** Sessions that a pool thread is making. */
@@ -40,11 +28,18 @@ class NativeBackend implements Backend {
   private disposed = false;
   private released = false;
 
-  constructor(environment: Environment, threads: number, operators: ReadonlySet<string>) {
+  constructor(environment: Environment, threads: number, wanted: boolean | undefined) {
     this.environment = environment;
     this.version = environment.library.version;
     this.threads = threads;
-    this.operators = operators;
+    const path = ownKernels(wanted);
+    try {
+      this.operators = path === undefined ? new Set() : loadOwnKernels(environment, path);
+    } catch (error) {
+      if (!(error instanceof BackendError)) throw error;
+      this.operators = new Set();
+      this.operatorsFailure = error.message;
+    }
   }
 
   createSession(model: Uint8Array, options: SessionOptions = {}): Session {
