@@ -222,9 +222,12 @@ INLINE void store(const struct Run *run, int64_t row, int64_t column, int64_t co
   }
 }
 
-/** Eight short runs of memory are too short for the processor to see where they go: the next strip's, asked for a line at a time. */
-INLINE void prefetch(const uint8_t *const column[strip], int64_t stripBytes, int64_t at) {
-  if (at % 64 == 0) UNROLL for (int c = 0; c < strip; c++) _mm_prefetch((const char *)(column[c] + stripBytes + at), _MM_HINT_T0);
+/**
+ * A strip's columns are eight short runs of memory, read side by side, and the processor does not see where that goes. So a part of the next
+ * strip is asked for while a span is multiplied, in the order of memory and past the second-level cache: it is needed once.
+ */
+INLINE void prefetch(const uint8_t *first, int64_t stripBytes, int64_t at, int64_t bytes) {
+  for (int64_t i = 0; i < strip * bytes; i += 64) _mm_prefetch((const char *)(first + stripBytes + strip * at + i), _MM_HINT_NTA);
 }
 
 /** Four columns' products with one row of x: in each half of the register one sum for each column. `p` gives a column's. */
@@ -244,7 +247,7 @@ INLINE __m256 multiplyRow8(const struct Run *run, const struct Strip *at, const 
   __m256 result = _mm256_setzero_ps();
   for (int64_t s = 0; s < k->spans; s++) {
     const __m256i x = load(levels + s * span);
-    prefetch(column, strip * k->spans * span, s * span);
+    prefetch(column[0], strip * k->spans * span, s * span, span);
     __m256i four[2];
     UNROLL for (int h = 0; h < 2; h++) {
 #define PRODUCTS(c) products(levelsOf(column[4 * h + c] + s * span, 8), x, 8)
@@ -267,7 +270,7 @@ INLINE __m256 multiplyRow4(const struct Run *run, const struct Strip *at, const 
   for (int64_t s = 0; s < k->spans; s += 2) {
     const __m256i even = load(levels + s * span), odd = load(levels + s * span + span);
     const int isPair = s + 1 < k->spans;
-    prefetch(column, strip * k->spans * bytes, s * bytes);
+    prefetch(column[0], strip * k->spans * bytes, s * bytes, 2 * bytes);
     __m256i four[2];
     UNROLL for (int h = 0; h < 2; h++) {
       __m256i p[4];
@@ -375,7 +378,7 @@ INLINE void multiplyStrip(const struct Run *run, const struct Strip *at, int64_t
     return;
   }
   for (int64_t s = 0; s < k->spans; s++) {
-    prefetch(column, strip * k->spans * bytes, s * bytes);
+    prefetch(column[0], strip * k->spans * bytes, s * bytes, bytes);
     __m256i v[strip];
     UNROLL for (int c = 0; c < strip; c++) v[c] = levelsOf(column[c] + s * bytes, bits);
     transpose(v);
