@@ -107,6 +107,11 @@ INLINE int32_t sumOfInts(__m256i v) {
   return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
 }
 
+/** A mask of the first `count` of eight lanes; a negative count is none. */
+INLINE __m256i firstLanes(int64_t count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32((int32_t)count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
 INLINE __m256i load(const void *at) { return _mm256_loadu_si256((const __m256i *)at); }
 
 /** Even bytes, then odd ones. */
@@ -127,13 +132,14 @@ INLINE int64_t levelAt(int64_t s, int group, const int bits) {
   return (s >> 1) * (2 * span) + (s & 1) * (span / 2) + (group < 4 ? 4 * group : span + 4 * (group - 4));
 }
 
-/** Rounds 32 values. One that is not finite makes the scale NaN, and with it the row of the result. */
-INLINE void roundSpan(const struct Run *run, const float *x, int64_t row, int64_t s) {
+/** Rounds 32 values, of which `count` are there and the rest is 0. One that is not finite makes the scale NaN, and with it the row of the result. */
+INLINE void roundSpan(const struct Run *run, const float *x, int64_t count, int64_t row, int64_t s) {
   const struct Kernel *k = run->kernel;
   const __m256 signBit = _mm256_set1_ps(-0.0f);
   __m256 v[4], top = _mm256_setzero_ps(), finite = _mm256_setzero_ps();
   UNROLL for (int i = 0; i < 4; i++) {
-    v[i] = _mm256_loadu_ps(x + 8 * i);
+    if (count >= span) v[i] = _mm256_loadu_ps(x + 8 * i);
+    else v[i] = _mm256_maskload_ps(x + 8 * i, firstLanes(count - 8 * i));
     top = _mm256_max_ps(top, _mm256_andnot_ps(signBit, v[i]));
     finite = _mm256_fmadd_ps(v[i], _mm256_setzero_ps(), finite);
   }
@@ -172,14 +178,8 @@ static void roundRows(void *state, size_t task) {
     }
     for (int64_t s = 0; s < k->spans; s++) {
       const int64_t left = k->inner - s * span;
-      if (left >= span) {
-        roundSpan(run, x + s * span, row, s);
-      } else {
-        // Volatile, or the compiler would call a C library for it.
-        volatile float padded[span];
-        for (int i = 0; i < span; i++) padded[i] = i < left ? x[s * span + i] : 0.0f;
-        roundSpan(run, (const float *)padded, row, s);
-      }
+      if (left >= span) roundSpan(run, x + s * span, span, row, s);
+      else roundSpan(run, x + s * span, left, row, s);
     }
   }
 }
@@ -214,12 +214,8 @@ INLINE __m256 accumulate(const struct Run *run, const struct Strip *at, int64_t 
 
 INLINE void store(const struct Run *run, int64_t row, int64_t column, int64_t count, __m256 result) {
   float *y = run->y + row * run->kernel->columns + column;
-  if (count == strip) {
-    _mm256_storeu_ps(y, result);
-  } else {
-    const __m256i inside = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-    _mm256_maskstore_ps(y, inside, result);
-  }
+  if (count == strip) _mm256_storeu_ps(y, result);
+  else _mm256_maskstore_ps(y, firstLanes(count), result);
 }
 
 /**
@@ -472,8 +468,10 @@ static Status compute(void *kernel, void *context) {
   run.levelSums = (int32_t *)(run.rowScales + spans);
   status = parallel(k, context, roundRows, (run.rows + rowsOfATask - 1) / rowsOfATask, &run);
   if (status == NULL) status = parallel(k, context, multiply, run.tasks, &run);
-  Status freed = CALL(api, 76, Status (*)(void *, void *), k->allocator, run.scratch);
-  return status != NULL ? status : freed;
+  const Status freed = CALL(api, 76, Status (*)(void *, void *), k->allocator, run.scratch);
+  if (status == NULL) return freed;
+  if (freed != NULL) CALL(api, 93, void (*)(Status), freed);
+  return status;
 }
 
 static Status createKernel(const struct CustomOp *op, Api api, const void *info, void **kernel) {
@@ -492,7 +490,11 @@ static Status createKernel(const struct CustomOp *op, Api api, const void *info,
   made.blocks = (made.inner + blockSize - 1) / blockSize;
   made.spans = made.blocks << made.shift;
   RETURN_IF(CALL(api, 278, Status (*)(const void *, int, void **), info, 0, &made.allocator));
-  RETURN_IF(CALL(api, 75, Status (*)(void *, size_t, void **), made.allocator, sizeof made, (void **)&k));
+  const Status status = CALL(api, 75, Status (*)(void *, size_t, void **), made.allocator, sizeof made, (void **)&k);
+  if (status != NULL) {
+    CALL(api, 132, void (*)(void *), made.allocator);
+    return status;
+  }
   *k = made;
   *kernel = k;
   return NULL;
@@ -500,7 +502,8 @@ static Status createKernel(const struct CustomOp *op, Api api, const void *info,
 
 static void destroyKernel(void *kernel) {
   const struct Kernel k = *(struct Kernel *)kernel;
-  CALL(k.api, 76, Status (*)(void *, void *), k.allocator, kernel);
+  const Status freed = CALL(k.api, 76, Status (*)(void *, void *), k.allocator, kernel);
+  if (freed != NULL) CALL(k.api, 93, void (*)(Status), freed);
   CALL(k.api, 132, void (*)(void *), k.allocator);
 }
 

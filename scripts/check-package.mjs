@@ -45,7 +45,8 @@ function pack() {
     (path) => !/^(dist|assets)\/|^(package\.json|README\.md|LICENSE|CHANGELOG\.md)$/.test(path) || /\.test\.|\/testing\//.test(path),
   );
   check(stray.length === 0, `tarball: expected no such files: ${stray.slice(0, 5).join(", ")}`);
-  for (const path of ["dist/cli/main.js", "README.md", "LICENSE", "CHANGELOG.md"]) check(paths.includes(path), `tarball: expected ${path}`);
+  for (const path of ["dist/cli/main.js", "assets/native/linux-x64.so", "README.md", "LICENSE", "CHANGELOG.md"])
+    check(paths.includes(path), `tarball: expected ${path}`);
   console.log(
     `packed ${report.filename}: ${paths.length} files, ${(report.size / 1024).toFixed(0)} KiB, ${(report.unpackedSize / 1024).toFixed(0)} KiB unpacked`,
   );

@@ -12,7 +12,7 @@ const version = "0.17.1";
 const source = "native/matmul-blocks.c";
 const targets = { "linux-x64": ["-target", "x86_64-linux-gnu", "-mavx2", "-mfma"] };
 const flags = ["-shared", "-nostdlib", "-ffreestanding", "-fPIC", "-fvisibility=hidden", "-O3", "-g0", "-Wall", "-Wextra", "-Werror", "-s"];
-const linking = ["-Wl,--build-id=none", "-Wl,-z,max-page-size=4096"];
+const linking = ["-Wl,--build-id=none", "-Wl,-z,max-page-size=4096", "-Wl,-z,nodelete"];
 
 const found = spawnSync(compiler, ["version"], { encoding: "utf8" });
 if (found.error || found.stdout.trim() !== version) {

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { allocateDecoder } from "../models/decoder/checkpoint.ts";
 import { type DecoderOptions, decoderConfig } from "../models/decoder/config.ts";
-import { bytesOfTree, type InferenceModel, quantiseDecoder } from "../models/decoder/quantise.ts";
+import { type InferenceModel, quantiseDecoder } from "../models/decoder/quantise.ts";
 import { isQuantised, type LinearWeight } from "../nn/linear.ts";
 import { initializeParameters } from "../nn/parameter.ts";
 import { unpack } from "../nn/quantise.ts";
@@ -176,8 +176,8 @@ test("memory: matrices take their bits and a scale a block, everything else floa
       using runner = new DecoderRunner(backend, quantised, { batch: 2, capacity: 16 });
       runner.append(0, [1]);
       const one = runner.memory;
-      // Our own kernel reads blocks where they are: the norms alone are packed, as far as anybody can tell.
-      const packedCopies = backend.operators.has("MatMulBlocks") ? 4 * C * (2 * layers + 1) : quantised.bytes - bytesOfTree(tree.embedding);
+      // Our own kernel reads blocks where they are; what is gathered from and norms are never packed.
+      const packedCopies = backend.operators.has("MatMulBlocks") ? 0 : (weights * bits) / 8 + (weights / 32) * 4;
       expect(one).toEqual({ weights: quantised.bytes, packedCopies, cache: 2 * layers * 2 * 2 * 16 * 16 * 4 });
       runner.append(1, [1]);
       runner.step([2, 3]);

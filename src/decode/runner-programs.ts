@@ -114,16 +114,7 @@ export class RunnerPrograms {
 
   /** Bytes of the copies that were packed for kernels, about. */
   get packedBytes(): number {
-    if (this.#options.weights !== "packed") return 0;
-    const { tree } = this.#model.parameters;
-    // Our own kernel reads blocks where they are.
-    const isPacked = (path: string): boolean =>
-      !(this.#backend.operators.has("MatMulBlocks") && /\.(packed|scales|zeroPoints)$/.test(path));
-    // What is gathered from is never packed; a tied embedding is the head's matrix as well.
-    const { embedding, ...read } = tree;
-    const leaves = flatten<TensorBuffer>((tree.head ? read : { ...read, embedding: embedding.tokens }) as never);
-    const packed = leaves.reduce((sum, [path, { data }]) => sum + (isPacked(path) ? data.byteLength : 0), 0);
-    return packed * this.#programs().filter((program) => program !== this.#early).length;
+    return this.#programs().reduce((sum, program) => sum + (program === this.#early ? 0 : program.packedBytes), 0);
   }
 
   endProfile(): ProfileEvent[] {

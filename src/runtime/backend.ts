@@ -31,6 +31,8 @@ export interface SessionOptions {
   arena?: boolean;
   /** Record a per-operator profile; read it with `Session.endProfile`. Default false. */
   profile?: boolean;
+  /** The model has operators of the domain "longwave"; see {@link Backend.operators}. Default false. */
+  ownOperators?: boolean;
   /** Threads for this session alone (1 for tiny programs that must not wake the pool). Default: the shared pool. */
   threads?: number;
 }

@@ -11,7 +11,7 @@ afterEach(() => vi.unstubAllEnvs());
 
 test("by default where ONNX Runtime has no good kernels of its own", () => {
   vi.stubEnv("LONGWAVE_KERNELS", "");
-  expect(ownKernels(undefined, plain)).toMatch(/assets\/native\/linux-x64\.so$/);
+  expect(ownKernels(undefined, plain)).toMatch(/assets[\\/]native[\\/]linux-x64\.so$/);
   for (const extension of ["avx_vnni", "avx512f", "avx512_vnni"])
     expect(ownKernels(undefined, { ...plain, vectorExtensions: [...plain.vectorExtensions, extension] })).toBeUndefined();
   expect(ownKernels(true, { ...plain, vectorExtensions: ["avx2", "fma", "avx512f"] })).toBeDefined();
@@ -25,11 +25,13 @@ test("by default where ONNX Runtime has no good kernels of its own", () => {
 test("LONGWAVE_KERNELS", () => {
   vi.stubEnv("LONGWAVE_KERNELS", "off");
   expect(ownKernels(undefined, plain)).toBeUndefined();
-  expect(openBackend({ threads: 1 }).backend.operators.size).toBe(0);
+  using backend = openBackend({ threads: 1 }).backend;
+  expect(backend.operators.size).toBe(0);
   vi.stubEnv("LONGWAVE_KERNELS", "on");
   expect(ownKernels(undefined, { ...plain, vectorExtensions: ["avx2", "fma", "avx512_vnni"] })).toBeDefined();
   vi.stubEnv("LONGWAVE_KERNELS", "no");
   expect(() => ownKernels(undefined, plain)).toThrow("LONGWAVE_KERNELS: expected on or off, got no");
+  expect(() => openBackend()).toThrow("LONGWAVE_KERNELS: expected on or off, got no");
 });
 
 test("the libraries were compiled from the source that is here", () => {

@@ -5,12 +5,6 @@ import { fileURLToPath } from "node:url";
 import { UsageError } from "../base/errors.ts";
 import { describeMachine, type Machine } from "./machine.ts";
 
-/** The domain of the operators in a program. */
-export const ownDomain = "longwave";
-
-/** What gives the address of each operator's description in the library. */
-export const exportedBy = { MatMulBlocks: "longwave_matmul_blocks" } as const;
-
 /**
  * Path of the library for a machine, or undefined: there is none for the platform, the processor lacks AVX2, or ONNX Runtime's kernels are
  * good there (with instructions for products of bytes: VNNI).

@@ -121,7 +121,7 @@ class TracedProgram<I, O> {
     const hasFloat64 = [...this.inputTensors.values(), ...tensors].some(({ dtype }) => dtype === "f64");
     const optimization = options.optimization ?? (hasFloat64 ? "basic" : "all");
     const initializers = new Map(this.model.initializers.map(({ tensor, name }) => [name, weights.get(tensor) as TensorBuffer]));
-    this.settings = { optimization, threads, profile, prepack, initializers };
+    this.settings = { optimization, threads, profile, prepack, initializers, ownOperators: this.model.hasOwnOperators };
   }
 
   #weights(buffers: ReadonlyMap<string, TensorBuffer>): Map<Tensor, TensorBuffer> {
@@ -142,6 +142,8 @@ export class Program<I, O> {
   readonly nodeCount: number;
   /** Bytes of the serialised graph, constants included, shared weights excluded. */
   readonly modelBytes: number;
+  /** Bytes of the shared weights of which the session holds packed copies, as far as their operators tell. */
+  readonly packedBytes: number;
   readonly #spec: I;
   readonly #outputs: O;
   readonly #onnx: Pick<OnnxModel, "inputs" | "outputs">;
@@ -156,6 +158,7 @@ export class Program<I, O> {
     this.name = traced.name;
     this.nodeCount = traced.model.nodeCount;
     this.modelBytes = traced.model.bytes.byteLength;
+    this.packedBytes = traced.settings.prepack === false ? 0 : traced.model.packedBytes;
     this.#spec = traced.spec;
     this.#outputs = traced.outputs;
     this.#onnx = { inputs: traced.model.inputs, outputs: traced.model.outputs };

@@ -29,6 +29,10 @@ export interface OnnxModel {
   readonly initializers: readonly { tensor: Tensor; name: string }[];
   readonly outputs: readonly { tensor: Tensor; name: string }[];
   readonly nodeCount: number;
+  /** Whether operators of longwave's own are among the nodes. */
+  readonly hasOwnOperators: boolean;
+  /** Bytes of the shared initializers of which ONNX Runtime keeps packed copies, if it is let. */
+  readonly packedBytes: number;
 }
 
 export interface OnnxOptions {
@@ -43,6 +47,9 @@ export interface OnnxOptions {
   operators?: ReadonlySet<string>;
 }
 
+/** Operators whose kernels pack their weights. */
+const packing = new Set(["Gemm", "MatMul", "FusedMatMul", "MatMulNBits", "QMoE"]);
+
 /** What external initializers point to: ONNX Runtime only checks that it exists; the bytes come from memory. */
 export const externalLocation = ".";
 
@@ -55,6 +62,9 @@ export class Emitter {
   readonly used: ReadonlySet<Tensor>;
   /** Nodes so far, those of bodies included. */
   nodeCount = 0;
+  hasOwnOperators = false;
+  /** Values that products read. */
+  readonly packed = new Set<string>();
   /** The list that grows: `nodes`, or that of a body. */
   #nodes = this.nodes;
   #names = new Map<Tensor, string>();
@@ -115,6 +125,8 @@ export class Emitter {
     domain = "",
   ): void {
     const attribute = Object.entries(attributes).flatMap(([name, value]) => (value === undefined ? [] : [[name, value] as const]));
+    if (domain === own) this.hasOwnOperators = true;
+    if (packing.has(type)) for (const input of inputs) this.packed.add(input);
     this.#nodes.push({ name: `${this.#scope}#${this.nodeCount++}`, opType: type, domain, input: inputs, output: outputs, attribute });
   }
 
@@ -265,7 +277,7 @@ export function toOnnx(graph: Graph, outputs: readonly Tensor[], options: OnnxOp
     opsets: [
       { domain: "", version: opset },
       { domain: contrib, version: 1 },
-      ...(emitter.nodes.some(({ domain }) => domain === own) ? [{ domain: own, version: 1 }] : []),
+      ...(emitter.hasOwnOperators ? [{ domain: own, version: 1 }] : []),
     ],
     graph: {
       name: "longwave",
@@ -275,7 +287,9 @@ export function toOnnx(graph: Graph, outputs: readonly Tensor[], options: OnnxOp
       output: results.map(({ tensor, name }) => valueInfo(name, tensor.dtype, tensor.shape)),
     },
   });
-  return { bytes, inputs, initializers, outputs: results, nodeCount: emitter.nodeCount };
+  const { nodeCount, hasOwnOperators, packed } = emitter;
+  const packedBytes = initializers.reduce((sum, { tensor, name }) => sum + (packed.has(name) ? bytesOf(tensor) : 0), 0);
+  return { bytes, inputs, initializers, outputs: results, nodeCount, hasOwnOperators, packedBytes };
 }
 
 /**
@@ -313,8 +327,9 @@ function external({ tensor, name }: { tensor: Tensor; name: string }): OnnxTenso
     invariant(typeof dim === "number", "a shared initializer has a symbolic dimension");
     return dim;
   });
-  const length = dims.reduce((product, dim) => product * dim, bytesPerElement[tensor.dtype]);
-  return { name, dims, dataType: onnxType[tensor.dtype], data: { location: externalLocation, length } };
+  return { name, dims, dataType: onnxType[tensor.dtype], data: { location: externalLocation, length: bytesOf(tensor) } };
 }
+
+const bytesOf = ({ shape, dtype }: Tensor): number => shape.reduce<number>((product, dim) => product * Number(dim), bytesPerElement[dtype]);
 
 const valueInfo = (name: string, dtype: DType, shape: Shape): OnnxValue => ({ name, elemType: onnxType[dtype], shape });

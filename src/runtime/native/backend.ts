@@ -12,7 +12,8 @@ const worthTrimming = 1 << 25;
 /** @throws BackendError when koffi or the library does not load, UsageError for a wrong number of threads. */
 export function openNativeBackend(options: BackendOptions = {}): Backend {
   const threads = threadsFrom(options.threads);
-  return new NativeBackend(acquireEnvironment(threads), threads, options.ownKernels);
+  const kernels = ownKernels(options.ownKernels);
+  return new NativeBackend(acquireEnvironment(threads), threads, kernels);
 }
 
 class NativeBackend implements Backend {
@@ -28,13 +29,13 @@ class NativeBackend implements Backend {
   private disposed = false;
   private released = false;
 
-  constructor(environment: Environment, threads: number, wanted: boolean | undefined) {
+  /** @param kernels path of the library of our own kernels. */
+  constructor(environment: Environment, threads: number, kernels: string | undefined) {
     this.environment = environment;
     this.version = environment.library.version;
     this.threads = threads;
-    const path = ownKernels(wanted);
     try {
-      this.operators = path === undefined ? new Set() : loadOwnKernels(environment, path);
+      this.operators = kernels === undefined ? new Set() : loadOwnKernels(environment, kernels);
     } catch (error) {
       if (!(error instanceof BackendError)) throw error;
       this.operators = new Set();

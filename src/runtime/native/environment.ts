@@ -1,8 +1,8 @@
 // The one OrtEnv of the process, with one thread pool for all sessions (each session's own pool would spin against the others).
 // ONNX Runtime itself keeps a single environment per process, so this module counts its users; the last one releases it.
 import { logFatal } from "../ort.ts";
-import { exportedBy, ownDomain } from "../own-kernels.ts";
 import { type Library, loadLibrary } from "./library.ts";
+import { type OwnDomain, openOwnDomain } from "./own-domain.ts";
 
 export interface Environment {
   readonly library: Library;
@@ -11,14 +11,9 @@ export interface Environment {
   poolThreads: number | undefined;
   readonly allocator: bigint;
   readonly memoryInfo: bigint;
-  /** Operators of our own, once a session of a backend with them was made. */
+  /** Operators of our own, once a backend with them was opened. */
   ownDomain: OwnDomain | undefined;
   users: number;
-}
-
-interface OwnDomain {
-  readonly pointer: bigint;
-  readonly operators: ReadonlySet<string>;
 }
 
 let current: Environment | undefined;
@@ -39,16 +34,9 @@ export function releaseEnvironment(environment: Environment): void {
   functions.ReleaseEnv(environment.pointer);
 }
 
-/** Names of the operators in the library at `path`, which sessions may have from now on. @throws BackendError */
+/** Operators of the library at `path`, which sessions may have from now on. @throws BackendError */
 export function loadOwnKernels(environment: Environment, path: string): ReadonlySet<string> {
-  if (environment.ownDomain !== undefined) return environment.ownDomain.operators;
-  const { functions, check, receive, addressFrom } = environment.library;
-  const doing = `loading ${path}`;
-  const exports = Object.entries(exportedBy);
-  const addresses = exports.map(([, name]) => addressFrom(path, name));
-  const pointer = receive(doing, (out) => functions.CreateCustomOpDomain(ownDomain, out));
-  for (const address of addresses) check(functions.CustomOpDomain_Add(pointer, address), doing);
-  environment.ownDomain = { pointer, operators: new Set(exports.map(([operator]) => operator)) };
+  environment.ownDomain ??= openOwnDomain(environment.library, environment.pointer, path);
   return environment.ownDomain.operators;
 }
 

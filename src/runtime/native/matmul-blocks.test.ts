@@ -22,14 +22,16 @@ interface Case {
   bits: 4 | 8;
   blockSize: number;
   zeros: boolean;
-  /** The extreme levels everywhere, where sums are closest to what their type holds. */
-  extreme?: boolean;
+  /** Levels that are all the lowest or all the highest, and values of x of one size: sums are as large as their type must hold. */
+  extreme?: "lowest" | "highest";
 }
 
 /** Operands whose rounding is known (every 32 values have one of 127 steps), and the product. */
-function operands({ rows, inner, columns, bits, blockSize, zeros, extreme = false }: Case) {
+function operands({ rows, inner, columns, bits, blockSize, zeros, extreme }: Case) {
   const blocks = Math.ceil(inner / blockSize);
-  const levels = Uint8Array.from({ length: columns * blocks * blockSize }, () => (extreme ? below(2) * (2 ** bits - 1) : below(2 ** bits)));
+  const levels = Uint8Array.from({ length: columns * blocks * blockSize }, () =>
+    extreme === "lowest" ? 0 : extreme === "highest" ? 2 ** bits - 1 : below(2 ** bits),
+  );
   const zero = Uint8Array.from({ length: columns * blocks }, () => (zeros ? below(2 ** bits) : 2 ** (bits - 1)));
   const scales = bufferFrom(
     "f32",
@@ -52,8 +54,8 @@ function operands({ rows, inner, columns, bits, blockSize, zeros, extreme = fals
     for (let i = 0; i < inner; i++) {
       const step = 2 ** (below(9) - 4);
       const start = i - (i % 32);
-      const first = i === start ? undefined : x.data[row * inner + start] / 127;
-      const level = i === start ? 127 : extreme ? 127 * sign : below(255) - 127;
+      const first = i === start ? undefined : Math.abs(x.data[row * inner + start]) / 127;
+      const level = extreme ? 127 * sign : i === start ? 127 : below(255) - 127;
       x.data[row * inner + i] = (first ?? step) * level;
     }
     for (let column = 0; column < columns; column++) {
@@ -90,6 +92,7 @@ describe.skipIf(!isHere)("MatMulBlocks", () => {
   beforeAll(() => {
     one = openNativeBackend({ threads: 1, ownKernels: true });
     two = openNativeBackend({ threads: 2, ownKernels: true });
+    expect([one.operatorsFailure, one.operators.has("MatMulBlocks")]).toEqual([undefined, true]);
   });
   afterAll(() => {
     one.dispose();
@@ -105,7 +108,8 @@ describe.skipIf(!isHere)("MatMulBlocks", () => {
         }
       }
       for (const rows of [1, 2, 3, 4, 5, 6, 7, 8, 13, 33]) cases.push({ rows, inner: 160, columns: 24, bits, blockSize: 32, zeros });
-      for (const rows of [1, 8]) cases.push({ rows, inner: 96, columns: 8, bits, blockSize: 32, zeros, extreme: true });
+      for (const extreme of ["lowest", "highest"] as const)
+        for (const rows of [1, 8, 9]) cases.push({ rows, inner: 96, columns: 8, bits, blockSize: 32, zeros, extreme });
     }
   }
 
@@ -172,10 +176,10 @@ describe.skipIf(!isHere)("MatMulBlocks", () => {
       });
     const right = { bits: 8, K: 32, N: 2, block_size: 32, tasks: 1 };
     for (const wrong of [{ bits: 5 }, { block_size: 16 }, { block_size: 48 }, { K: 0 }, { N: -1 }, { tasks: 0 }])
-      expect(() => one.createSession(model({ ...right, ...wrong }))).toThrow(BackendError);
+      expect(() => one.createSession(model({ ...right, ...wrong }), { ownOperators: true })).toThrow(BackendError);
     const { tasks: _, ...without } = right;
-    expect(() => one.createSession(model(without))).toThrow(/tasks/);
-    using session = one.createSession(model(right, 63));
+    expect(() => one.createSession(model(without), { ownOperators: true })).toThrow(/tasks/);
+    using session = one.createSession(model(right, 63), { ownOperators: true });
     const inputs = new Map<string, TensorBuffer>([
       ["x", allocate("f32", [1, 32])],
       ["w", allocate("u8", [63])],

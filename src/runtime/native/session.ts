@@ -228,8 +228,8 @@ class SessionSetup {
     if (settings.arena === false) set(functions.DisableCpuMemArena(options));
     if (settings.prepack === false) entry("session.disable_prepacking", "1");
     if (this.profile !== undefined) set(functions.EnableProfiling(options, this.profile.prefix));
-    // Programs without our operators do not mind.
-    if (this.environment.ownDomain !== undefined) set(functions.AddCustomOpDomain(options, this.environment.ownDomain.pointer));
+    if (settings.ownOperators && this.environment.ownDomain !== undefined)
+      set(functions.AddCustomOpDomain(options, this.environment.ownDomain.pointer));
     // Where the external data would lie: a folder that is always there, whatever becomes of the working directory.
     if (settings.initializers?.size) entry("session.model_external_initializers_file_folder_path", dirname(this.environment.library.path));
     for (const [name, buffer] of settings.initializers ?? []) {
