@@ -222,8 +222,8 @@ INLINE void store(const struct Run *run, int64_t row, int64_t column, int64_t co
  * A strip's columns are eight short runs of memory, read side by side, and the processor does not see where that goes. So a part of the next
  * strip is asked for while a span is multiplied, in the order of memory and past the second-level cache: it is needed once.
  */
-INLINE void prefetch(const uint8_t *first, int64_t stripBytes, int64_t at, int64_t bytes) {
-  for (int64_t i = 0; i < strip * bytes; i += 64) _mm_prefetch((const char *)(first + stripBytes + strip * at + i), _MM_HINT_NTA);
+INLINE void prefetch(const void *from, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)from + i, _MM_HINT_NTA);
 }
 
 /** Four columns' products with one row of x: in each half of the register one sum for each column. `p` gives a column's. */
@@ -243,7 +243,7 @@ INLINE __m256 multiplyRow8(const struct Run *run, const struct Strip *at, const 
   __m256 result = _mm256_setzero_ps();
   for (int64_t s = 0; s < k->spans; s++) {
     const __m256i x = load(levels + s * span);
-    prefetch(column[0], strip * k->spans * span, s * span, span);
+    prefetch(column[0] + strip * (k->spans + s) * span, strip * span);
     __m256i four[2];
     UNROLL for (int h = 0; h < 2; h++) {
 #define PRODUCTS(c) products(levelsOf(column[4 * h + c] + s * span, 8), x, 8)
@@ -266,7 +266,7 @@ INLINE __m256 multiplyRow4(const struct Run *run, const struct Strip *at, const 
   for (int64_t s = 0; s < k->spans; s += 2) {
     const __m256i even = load(levels + s * span), odd = load(levels + s * span + span);
     const int isPair = s + 1 < k->spans;
-    prefetch(column[0], strip * k->spans * bytes, s * bytes, 2 * bytes);
+    prefetch(column[0] + strip * (k->spans + s) * bytes, 2 * strip * bytes);
     __m256i four[2];
     UNROLL for (int h = 0; h < 2; h++) {
       __m256i p[4];
@@ -368,13 +368,14 @@ INLINE void multiplyStrip(const struct Run *run, const struct Strip *at, int64_t
     column[c] = run->packed + columns[c] * k->spans * bytes;
   }
   readScales(run, at, columns);
+  prefetch(run->scales + (first + strip) * k->blocks, strip * k->blocks * (int64_t)sizeof(float));
   if (run->rows < orderedFrom) {
     for (int64_t row = 0; row < run->rows; row++)
       store(run, row, first, count, bits == 8 ? multiplyRow8(run, at, column, row) : multiplyRow4(run, at, column, row));
     return;
   }
   for (int64_t s = 0; s < k->spans; s++) {
-    prefetch(column[0], strip * k->spans * bytes, s * bytes, bytes);
+    prefetch(column[0] + strip * (k->spans + s) * bytes, strip * bytes);
     __m256i v[strip];
     UNROLL for (int c = 0; c < strip; c++) v[c] = levelsOf(column[c] + s * bytes, bits);
     transpose(v);
