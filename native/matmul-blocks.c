@@ -1,5 +1,6 @@
 // x W^T with W in blocks of 4 or 8 bits, for x86 processors that have AVX2 and no instruction for products of bytes (VNNI). A custom operator
-// of ONNX Runtime, longwave.MatMulBlocks; it reads the blocks as MatMulNBits has them, where they lie: there is no packed copy.
+// of ONNX Runtime, longwave.MatMulBlocks; it reads the blocks as MatMulNBits has them, where they lie. Of weights that never change it may keep
+// a copy in the order in which it multiplies (attribute `keeps`), which it makes strip by strip as they are first used.
 //
 // A row of x is rounded to int8 in blocks of 32 with scale max |x| / 127, which is what MatMulNBits does at accuracy_level 4. Products within
 // a block are exact integers, and blocks are added in float32 in their order: a row of the result is the same to the bit whatever the number
@@ -61,8 +62,11 @@ struct CustomOp {
 /** Values with one scale in a row of x; columns of a strip, one to each float of a register; rows of x that a thread rounds at a time. */
 enum { span = 32, strip = 8, rowsOfATask = 16 };
 
-/** From how many rows on a strip is put in the order of `multiplyStrip` first: that costs about as much as two rows. */
+/** From how many rows on a strip that is not kept is put in order first: that costs about as much as two rows. */
 enum { orderedFrom = 4 };
+
+/** Rows that are multiplied with a strip at a time: their sums fill half the registers. */
+enum { mostRows = 8 };
 
 struct Kernel {
   Api api;
@@ -70,6 +74,8 @@ struct Kernel {
   int64_t bits, inner, columns, shift, tasks;
   /** Spans of a row, padding included, and blocks, which have 2^shift spans each. */
   int64_t spans, blocks;
+  /** Strips in order [strips, spans, bytes of `orderStrip`], and which of them are made; NULL where none are kept. */
+  uint8_t *kept, *isMade;
 };
 
 /** One run: the operands, and x rounded to levels [rows, spans, 32] with what belongs to a span [rows, spans]. */
@@ -87,7 +93,7 @@ struct Run {
   uint8_t *scratch;
 };
 
-/** What a task keeps of its strip: scales [spans, 8], zero points as `levelsOf` moves them [spans, 8], bytes [spans, 8 groups of four, 8 columns, 4]. */
+/** What a task keeps of its strip: scales [spans, 8], zero points as `levelsOf` moves them [spans, 8], levels in order. */
 struct Strip {
   float *scales;
   int32_t *zeros;
@@ -112,6 +118,7 @@ INLINE __m256i firstLanes(int64_t count) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32((int32_t)count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
+INLINE __m256i broadcast(const int8_t *four) { return _mm256_castps_si256(_mm256_broadcast_ss((const float *)four)); }
 INLINE __m256i load(const void *at) { return _mm256_loadu_si256((const __m256i *)at); }
 
 /** Even bytes, then odd ones. */
@@ -286,26 +293,36 @@ INLINE __m256 multiplyRow4(const struct Run *run, const struct Strip *at, const 
   return result;
 }
 
-/** R rows: a register of a strip in order has four levels of each column, so that its products with four of x are the columns' own. */
+/** Bytes of a span of a strip in order. */
+INLINE int64_t orderedBytes(int64_t bits) { return strip * span * bits / 8; }
+
+/**
+ * R rows: a register of a strip in order has four levels of each column, so that its products with four of x are the columns' own. With 4 bits
+ * it has eight: in the low halves of the bytes even levels, in the high halves odd ones.
+ */
 INLINE void multiplyRows(const struct Run *run, const struct Strip *at, int64_t row, int64_t first, int64_t count, const int bits, const int R) {
-  const int64_t spans = run->kernel->spans;
-  const int64_t stride = rowBytes(run->kernel);
+  const int64_t spans = run->kernel->spans, stride = rowBytes(run->kernel), bytes = orderedBytes(bits);
   const int8_t *x = run->levels + row * stride;
-  __m256 result[R];
+  const __m256i low = _mm256_set1_epi8(15);
+  __m256 result[mostRows];
   UNROLL for (int r = 0; r < R; r++) result[r] = _mm256_setzero_ps();
   for (int64_t s = 0; s < spans; s++) {
-    __m256i sums[R];
+    const uint8_t *weights = at->ordered + s * bytes;
+    const int8_t *levels = x + levelAt(s, 0, bits);
+    if (row == 0) prefetch(weights + spans * bytes, bytes);
+    __m256i sums[mostRows];
     UNROLL for (int r = 0; r < R; r++) sums[r] = _mm256_setzero_si256();
-    UNROLL for (int half = 0; half < span / 4; half += 4) {
-      const int8_t *from = x + levelAt(s, half, bits);
-      const uint8_t *weights = at->ordered + (s * (span / 4) + half) * (strip * 4);
-      // Unrolled, there would be more values to keep than registers.
-      _Pragma("clang loop unroll(disable)") for (int g = 0; g < 4; g++) {
-        const __m256i w = load(weights + g * (strip * 4));
-        UNROLL for (int r = 0; r < R; r++) {
+    // Unrolled, there would be more values to keep than registers.
+    _Pragma("clang loop unroll(disable)") for (int64_t g = 0; g < bytes; g += strip * 4) {
+      const __m256i w = load(weights + g);
+      UNROLL for (int r = 0; r < R; r++) {
+        const int8_t *four = levels + r * stride + g / strip;
+        if (bits == 8) {
+          sums[r] = addProducts(sums[r], products(w, broadcast(four), 8), 8);
+        } else {
           // Eight sums of pairs are at most 30,480, which 16 bits hold.
-          const __m256i four = _mm256_castps_si256(_mm256_broadcast_ss((const float *)(from + r * stride + 4 * g)));
-          sums[r] = addProducts(sums[r], products(w, four, bits), bits);
+          sums[r] = addProducts(sums[r], products(_mm256_and_si256(w, low), broadcast(four), 4), 4);
+          sums[r] = addProducts(sums[r], products(_mm256_and_si256(_mm256_srli_epi16(w, 4), low), broadcast(four + span), 4), 4);
         }
       }
     }
@@ -357,9 +374,23 @@ static void readScales(const struct Run *run, const struct Strip *at, const int6
   }
 }
 
-INLINE void multiplyStrip(const struct Run *run, const struct Strip *at, int64_t first, const int bits) {
+/** Columns' levels as `multiplyRows` reads them: each register has a group of four of every column, or two groups of 4 bits. */
+INLINE void orderStrip(const struct Kernel *k, const uint8_t *const column[strip], uint8_t *ordered, const int bits) {
+  const int64_t bytes = bits * span / 8;
+  for (int64_t s = 0; s < k->spans; s++) {
+    __m256i v[strip];
+    prefetch(column[0] + strip * (k->spans + s) * bytes, strip * bytes);
+    UNROLL for (int c = 0; c < strip; c++) v[c] = levelsOf(column[c] + s * bytes, bits);
+    transpose(v);
+    if (bits == 4) UNROLL for (int g = 0; g < 4; g++) v[g] = _mm256_or_si256(v[g], _mm256_slli_epi16(v[g + 4], 4));
+    UNROLL for (int g = 0; g < bits; g++) _mm256_storeu_si256((__m256i *)(ordered + s * orderedBytes(bits) + g * span), v[g]);
+  }
+}
+
+INLINE void multiplyStrip(const struct Run *run, struct Strip *at, int64_t index, const int bits) {
   const struct Kernel *k = run->kernel;
-  const int64_t count = k->columns - first < strip ? k->columns - first : strip, bytes = bits * span / 8;
+  const int64_t first = index * strip, bytes = bits * span / 8;
+  const int64_t count = k->columns - first < strip ? k->columns - first : strip;
   int64_t columns[strip];
   const uint8_t *column[strip];
   // Beyond the last column, that one again: what it gives is not stored.
@@ -369,23 +400,31 @@ INLINE void multiplyStrip(const struct Run *run, const struct Strip *at, int64_t
   }
   readScales(run, at, columns);
   prefetch(run->scales + (first + strip) * k->blocks, strip * k->blocks * (int64_t)sizeof(float));
-  if (run->rows < orderedFrom) {
+  if (k->kept != NULL) {
+    at->ordered = k->kept + index * k->spans * orderedBytes(bits);
+    // Runs at the same time may both make it: they write the same bytes.
+    if (!__atomic_load_n(k->isMade + index, __ATOMIC_ACQUIRE)) {
+      orderStrip(k, column, at->ordered, bits);
+      __atomic_store_n(k->isMade + index, 1, __ATOMIC_RELEASE);
+    }
+  } else if (run->rows < orderedFrom) {
     for (int64_t row = 0; row < run->rows; row++)
       store(run, row, first, count, bits == 8 ? multiplyRow8(run, at, column, row) : multiplyRow4(run, at, column, row));
     return;
-  }
-  for (int64_t s = 0; s < k->spans; s++) {
-    prefetch(column[0] + strip * (k->spans + s) * bytes, strip * bytes);
-    __m256i v[strip];
-    UNROLL for (int c = 0; c < strip; c++) v[c] = levelsOf(column[c] + s * bytes, bits);
-    transpose(v);
-    UNROLL for (int c = 0; c < strip; c++) _mm256_storeu_si256((__m256i *)(at->ordered + (s * strip + c) * span), v[c]);
+  } else {
+    orderStrip(k, column, at->ordered, bits);
   }
   int64_t row = 0;
-  for (; row + 8 <= run->rows; row += 8) multiplyRows(run, at, row, first, count, bits, 8);
-  for (; row + 4 <= run->rows; row += 4) multiplyRows(run, at, row, first, count, bits, 4);
-  for (; row + 2 <= run->rows; row += 2) multiplyRows(run, at, row, first, count, bits, 2);
-  if (row < run->rows) multiplyRows(run, at, row, first, count, bits, 1);
+  for (; row + mostRows <= run->rows; row += mostRows) multiplyRows(run, at, row, first, count, bits, mostRows);
+  switch (run->rows - row) {
+    case 7: return multiplyRows(run, at, row, first, count, bits, 7);
+    case 6: return multiplyRows(run, at, row, first, count, bits, 6);
+    case 5: return multiplyRows(run, at, row, first, count, bits, 5);
+    case 4: return multiplyRows(run, at, row, first, count, bits, 4);
+    case 3: return multiplyRows(run, at, row, first, count, bits, 3);
+    case 2: return multiplyRows(run, at, row, first, count, bits, 2);
+    case 1: return multiplyRows(run, at, row, first, count, bits, 1);
+  }
 }
 
 /** A task computes neighbouring columns. */
@@ -395,10 +434,10 @@ static void multiply(void *state, size_t task) {
   const int64_t strips = (k->columns + strip - 1) / strip;
   float *scales = (float *)(run->scratch + (int64_t)task * k->spans * scratchOfASpan);
   int32_t *zeros = (int32_t *)(scales + k->spans * strip);
-  const struct Strip at = {scales, zeros, (uint8_t *)(zeros + k->spans * strip)};
+  struct Strip at = {scales, zeros, (uint8_t *)(zeros + k->spans * strip)};
   for (int64_t i = strips * (int64_t)task / run->tasks; i < strips * ((int64_t)task + 1) / run->tasks; i++) {
-    if (k->bits == 8) multiplyStrip(run, &at, i * strip, 8);
-    else multiplyStrip(run, &at, i * strip, 4);
+    if (k->bits == 8) multiplyStrip(run, &at, i, 8);
+    else multiplyStrip(run, &at, i, 4);
   }
 }
 
@@ -478,13 +517,14 @@ static Status compute(void *kernel, void *context) {
 static Status createKernel(const struct CustomOp *op, Api api, const void *info, void **kernel) {
   (void)op;
   struct Kernel made = {0}, *k = NULL;
-  int64_t blockSize = 0;
+  int64_t blockSize = 0, keeps = 0;
   made.api = api;
   RETURN_IF(ATTRIBUTE(api, info, "bits", &made.bits));
   RETURN_IF(ATTRIBUTE(api, info, "K", &made.inner));
   RETURN_IF(ATTRIBUTE(api, info, "N", &made.columns));
   RETURN_IF(ATTRIBUTE(api, info, "block_size", &blockSize));
   RETURN_IF(ATTRIBUTE(api, info, "tasks", &made.tasks));
+  RETURN_IF(ATTRIBUTE(api, info, "keeps", &keeps));
   while (made.shift < 16 && span << made.shift < blockSize) made.shift++;
   if ((made.bits != 4 && made.bits != 8) || span << made.shift != blockSize || made.inner < 1 || made.columns < 1 || made.tasks < 1)
     return refuse(api, "MatMulBlocks: expected 4 or 8 bits, a block_size of 32 times a power of two, and K, N and tasks of at least 1");
@@ -496,15 +536,33 @@ static Status createKernel(const struct CustomOp *op, Api api, const void *info,
     CALL(api, 132, void (*)(void *), made.allocator);
     return status;
   }
+  if (keeps != 0) {
+    const int64_t strips = (made.columns + strip - 1) / strip, bytes = strips * made.spans * orderedBytes(made.bits);
+    uint8_t *memory = NULL;
+    const Status refused = CALL(api, 75, Status (*)(void *, size_t, void **), made.allocator, (size_t)(bytes + strips), (void **)&memory);
+    if (refused == NULL) {
+      made.kept = memory;
+      made.isMade = memory + bytes;
+      for (int64_t i = 0; i < strips; i++) __atomic_store_n(made.isMade + i, 0, __ATOMIC_RELAXED);
+    } else {
+      // It works without, slower.
+      CALL(api, 93, void (*)(Status), refused);
+    }
+  }
   *k = made;
   *kernel = k;
   return NULL;
 }
 
+static void freeWith(const struct Kernel *k, void *memory) {
+  const Status freed = CALL(k->api, 76, Status (*)(void *, void *), k->allocator, memory);
+  if (freed != NULL) CALL(k->api, 93, void (*)(Status), freed);
+}
+
 static void destroyKernel(void *kernel) {
   const struct Kernel k = *(struct Kernel *)kernel;
-  const Status freed = CALL(k.api, 76, Status (*)(void *, void *), k.allocator, kernel);
-  if (freed != NULL) CALL(k.api, 93, void (*)(Status), freed);
+  if (k.kept != NULL) freeWith(&k, k.kept);
+  freeWith(&k, kernel);
   CALL(k.api, 132, void (*)(void *), k.allocator);
 }
 

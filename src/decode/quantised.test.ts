@@ -176,8 +176,8 @@ test("memory: matrices take their bits and a scale a block, everything else floa
       using runner = new DecoderRunner(backend, quantised, { batch: 2, capacity: 16 });
       runner.append(0, [1]);
       const one = runner.memory;
-      // Our own kernel reads blocks where they are; what is gathered from and norms are never packed.
-      const packedCopies = backend.operators.has("MatMulBlocks") ? 0 : (weights * bits) / 8 + (weights / 32) * 4;
+      // Our own kernel keeps levels alone; what is gathered from and norms are never packed.
+      const packedCopies = (weights * bits) / 8 + (backend.operators.has("MatMulBlocks") ? 0 : (weights / 32) * 4);
       expect(one).toEqual({ weights: quantised.bytes, packedCopies, cache: 2 * layers * 2 * 2 * 16 * 16 * 4 });
       runner.append(1, [1]);
       runner.step([2, 3]);

@@ -115,6 +115,7 @@ class TracedProgram<I, O> {
     this.model = toOnnx(graph, tensors, {
       initializers: new Set(weights.keys()),
       threads: options.threads ?? backend.threads,
+      packs: options.prepack !== false,
       operators: backend.operators,
     });
     const { threads, profile, prepack } = options;

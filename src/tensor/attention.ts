@@ -276,15 +276,12 @@ const quantisedLinearOperator: Operator<QuantisedAttributes> = {
     const inner = node.inputs[0].shape.at(-1) as number;
     const [inputs, outputs] = [emitter.names(node.inputs), [emitter.output(node)]];
     const shared = { K: inner, N: columns, bits, block_size: blockSize };
-    if (emitter.operators.has("MatMulBlocks") && blockSize % 32 === 0)
-      emitter.node(
-        "MatMulBlocks",
-        inputs,
-        outputs,
-        { ...shared, tasks: emitter.threads === 1 ? 1 : tasksPerThread * emitter.threads },
-        own,
-      );
-    else emitter.node("MatMulNBits", inputs, outputs, { ...shared, accuracy_level: 4 }, contrib);
+    if (emitter.operators.has("MatMulBlocks") && blockSize % 32 === 0) {
+      const keeps = emitter.mayPack(node.inputs[1]);
+      if (keeps) emitter.packed.add(inputs[1]);
+      const tasks = emitter.threads === 1 ? 1 : tasksPerThread * emitter.threads;
+      emitter.node("MatMulBlocks", inputs, outputs, { ...shared, tasks, keeps: Number(keeps) }, own);
+    } else emitter.node("MatMulNBits", inputs, outputs, { ...shared, accuracy_level: 4 }, contrib);
   },
 };
 

@@ -43,6 +43,8 @@ export interface OnnxOptions {
   outputNames?: readonly string[];
   /** Threads that will run the program: blocks of rows are made large enough for all of them. Default 1. */
   threads?: number;
+  /** Whether kernels may keep copies of shared initializers, which then never change. Default false. */
+  packs?: boolean;
   /** Operators of the domain "longwave" that whoever runs the program has kernels for. Default: none. */
   operators?: ReadonlySet<string>;
 }
@@ -57,13 +59,15 @@ export class Emitter {
   readonly nodes: OnnxNode[] = [];
   readonly constants: OnnxTensor[] = [];
   readonly threads: number;
+  readonly #packs: boolean;
+  readonly #shared: ReadonlySet<Tensor>;
   readonly operators: ReadonlySet<string>;
   /** What the outputs of the program and its nodes read; the rest need not be computed. */
   readonly used: ReadonlySet<Tensor>;
   /** Nodes so far, those of bodies included. */
   nodeCount = 0;
   hasOwnOperators = false;
-  /** Values that products read. */
+  /** Values of which kernels keep copies. */
   readonly packed = new Set<string>();
   /** The list that grows: `nodes`, or that of a body. */
   #nodes = this.nodes;
@@ -73,10 +77,17 @@ export class Emitter {
   #temporaries = 0;
   #scope = "";
 
-  constructor(used: ReadonlySet<Tensor>, { threads = 1, operators = new Set() }: OnnxOptions) {
+  constructor(used: ReadonlySet<Tensor>, { threads = 1, operators = new Set(), packs = false, initializers = new Set() }: OnnxOptions) {
     this.used = used;
     this.threads = threads;
     this.operators = operators;
+    this.#packs = packs;
+    this.#shared = initializers;
+  }
+
+  /** Whether a kernel may keep a copy of a weight in an order of its own. */
+  mayPack(weight: Tensor): boolean {
+    return this.#packs && this.#shared.has(weight);
   }
 
   /** The ONNX value that holds `tensor`. */
