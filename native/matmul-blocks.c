@@ -74,7 +74,7 @@ struct Kernel {
   int64_t bits, inner, columns, shift, tasks;
   /** Spans of a row, padding included, and blocks, which have 2^shift spans each. */
   int64_t spans, blocks;
-  /** Strips in order [strips, spans, bytes of `orderStrip`], and which of them are made; NULL where none are kept. */
+  /** Strips in order [strips, spans, `orderedBytes`], and which of them are made; NULL where none are kept. */
   uint8_t *kept, *isMade;
 };
 
