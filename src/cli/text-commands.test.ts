@@ -48,6 +48,7 @@ beforeAll(async () => {
 
 /** What every command that reads a model says of these. */
 const wrongModels: [what: string, path: string, message: RegExp][] = [
+  ["a missing run", "runs/none", /runs\/none: expected .*, got nothing there/],
   ["a missing file", at("none.gguf"), /none\.gguf: expected .*, got nothing there/],
   ["a text that is called .gguf", at("letter.gguf"), /letter\.gguf: expected /],
   ["a text", at("letter.txt"), /letter\.txt: expected |letter\.txt.*expected/],
@@ -135,7 +136,7 @@ describe("generate", () => {
     const plain = await story();
     const lookup = await story("--speculate", "lookup");
     expect(lookup.out).toBe(plain.out);
-    expect(lookup.err).toMatch(/[\d.]+ tokens a step; accepted by position: /);
+    expect(lookup.err).toMatch(/[\d.]+ tokens a step; (no drafts|\d+ of \d+ drafts accepted, by position [\d., ]+)\n/);
     const exact = await story("--exact", "--json");
     const both = await story("--exact", "--speculate", "lookup", "--json");
     expect(JSON.parse(both.out).results[0].ids).toEqual(JSON.parse(exact.out).results[0].ids);

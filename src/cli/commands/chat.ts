@@ -9,7 +9,7 @@ import { samplingOptions } from "../../decode/sampling/options.ts";
 import type { Conversation } from "../../recipes/text-model/conversation.ts";
 import type { TextResult } from "../../recipes/text-model/text-model.ts";
 import { type CommandContext, defineCommand } from "../command.ts";
-import { speedText } from "../render/speed.ts";
+import { speculationText, speedText } from "../render/speed.ts";
 import { grouped, modelFields, openTextModel, samplingFields, speculationFields } from "../text-model-flags.ts";
 
 const schema = z.object({
@@ -282,9 +282,6 @@ function readMessages(path: string): z.output<typeof messagesSchema> {
 /** What an answer cost, in one line. */
 export function statistics({ cachedTokens, speed, reason, speculation }: TextResult): string {
   const parts = [speedText(speed, cachedTokens) + (reason === "aborted" ? ", then stopped" : "")];
-  if (speculation) {
-    const shares = speculation.acceptanceByPosition.map((share) => share.toFixed(2)).join(", ");
-    parts.push(`${speculation.tokensPerStep.toFixed(2)} tokens a step; accepted by position: ${shares || "no drafts"}`);
-  }
+  if (speculation) parts.push(speculationText(speculation));
   return parts.join("; ");
 }

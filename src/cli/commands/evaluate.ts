@@ -18,7 +18,7 @@ export const evaluate = defineCommand({
     `${usualTokens.toLocaleString("en-US")} tokens of them, unless --max-batches says otherwise.`,
   ].join("\n"),
   schema: z.object({
-    model: z.string().min(1).describe("Checkpoint folder, run folder (its latest checkpoint) or llama2.c .bin file."),
+    model: z.string().min(1).describe("Checkpoint folder, run folder (its latest checkpoint), .gguf or llama2.c .bin file."),
     data: z.array(z.string()).default([]).describe("Text or JSONL files, folders or patterns. Default: see above."),
     tokenizer: z.string().optional().describe("tokenizer.json or its folder. Default: beside the model."),
     batchSize: z.int().min(1).default(8).describe("Sequences at a time."),

@@ -8,7 +8,7 @@ import type { TextModel } from "../../recipes/text-model/text-model.ts";
 import { continuing } from "../../text/index.ts";
 import { type CommandContext, defineCommand } from "../command.ts";
 import { readStdin } from "../io.ts";
-import { speedText } from "../render/speed.ts";
+import { speculationText, speedText } from "../render/speed.ts";
 import { grouped, modelFields, openTextModel, samplingFields, speculationFields } from "../text-model-flags.ts";
 
 const schema = z.object({
@@ -175,10 +175,7 @@ export const generate = defineCommand({
     else for (const [i, result] of results.entries()) context.print(`--- ${i + 1}\n${text}${(result as { text: string }).text}`);
     context.stderr.write(`${speedText(speed, cachedLength)}\n`);
     if (cut !== undefined) context.stderr.write(`warning: ${cut}\n`);
-    if (speculation && speculate !== "none") {
-      const shares = speculation.acceptanceByPosition.map((share) => share.toFixed(2)).join(", ");
-      context.stderr.write(`${speculation.tokensPerStep.toFixed(2)} tokens a step; accepted by position: ${shares || "no drafts"}\n`);
-    }
+    if (speculation && speculate !== "none") context.stderr.write(`${speculationText(speculation)}\n`);
   },
 });
 

@@ -116,10 +116,10 @@ function openFloatModel(path: string, weights: WeightKind): { model: InferenceMo
   return { model: quantiseDecoder(decoder, { bits: weights === "q8" ? 8 : 4 }), decoder: undefined };
 }
 
-/** Names with one slash may be on the hub; anything else is a path that is not there. */
+/** Names with one slash may be on the hub; anything else, and what would be one of our runs, is a path that is not there. */
 async function fetched(source: string, { onProgress, offline, signal }: LoadModelOptions): Promise<string> {
   const isName = /^[\w.-]+\/[\w.-]+(@[\w./-]+)?$/.test(source) && !/\.(gguf|bin|safetensors)$/.test(source) && !source.startsWith(".");
-  if (!isName)
+  if (!isName || source.startsWith("runs/"))
     throw new FormatError(`${source}: expected a checkpoint folder, a model file or owner/name on the hub, got nothing there`, {
       hint: "Check the path.",
     });
