@@ -48,7 +48,6 @@ beforeAll(async () => {
 
 /** What every command that reads a model says of these. */
 const wrongModels: [what: string, path: string, message: RegExp][] = [
-  ["a missing run", "runs/none", /runs\/none: expected .*, got nothing there/],
   ["a missing file", at("none.gguf"), /none\.gguf: expected .*, got nothing there/],
   ["a text that is called .gguf", at("letter.gguf"), /letter\.gguf: expected /],
   ["a text", at("letter.txt"), /letter\.txt: expected |letter\.txt.*expected/],

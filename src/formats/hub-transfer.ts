@@ -32,8 +32,11 @@ export interface RemoteFile {
  */
 export async function fetchWithRetries(url: string | URL, init: RequestInit, options: TransferOptions): Promise<Response> {
   let failure: { message: string; cause?: unknown } = { message: "no attempt" };
-  for (let attempt = 0; attempt < options.attempts; attempt++) {
-    if (attempt > 0) await pause(options, attempt);
+  let attempts = 0;
+  // A host that has no address has none a second later.
+  while (attempts < options.attempts && failure.message !== "ENOTFOUND") {
+    if (attempts > 0) await pause(options, attempts);
+    attempts++;
     try {
       const response = await options.fetch(url, { ...init, ...(options.signal ? { signal: options.signal } : {}) });
       if (response.status < 500 && response.status !== 429) return response;
@@ -44,11 +47,14 @@ export async function fetchWithRetries(url: string | URL, init: RequestInit, opt
       failure = { message: reasonOf(cause), cause };
     }
   }
-  throw new RemoteError(`${new URL(url).origin}: expected an answer within ${options.attempts} attempts, got ${failure.message}`, {
-    // Set in any case: it tells an answer that did not come from one that was no.
-    cause: failure.cause ?? failure.message,
-    hint: "Check the connection or try again later; a copy in the cache is used with offline mode (HF_HUB_OFFLINE=1).",
-  });
+  throw new RemoteError(
+    `${new URL(url).origin}: expected an answer within ${attempts === 1 ? "1 attempt" : `${attempts} attempts`}, got ${failure.message}`,
+    {
+      // Set in any case: it tells an answer that did not come from one that was no.
+      cause: failure.cause ?? failure.message,
+      hint: "Check the connection or try again later; a copy in the cache is used with offline mode (HF_HUB_OFFLINE=1).",
+    },
+  );
 }
 
 /**

@@ -211,6 +211,16 @@ describe("what goes wrong", () => {
     expect(readFileSync(join(await download(), "model.safetensors")).equals(weights)).toBe(true);
   });
 
+  it("a host without an address is asked for once", async () => {
+    let calls = 0;
+    const nowhere = (): Promise<Response> => {
+      calls++;
+      return Promise.reject(new TypeError("fetch failed", { cause: Object.assign(new Error("no address"), { code: "ENOTFOUND" }) }));
+    };
+    await expect(download({ fetch: nowhere })).rejects.toThrow(/got ENOTFOUND/);
+    expect(calls).toBe(1);
+  });
+
   it("errors of the server are tried again, up to a number", async () => {
     faults.push([/revision/, status(500)], [/tree/, status(503)], [isWeights, status(429)]);
     await download();

@@ -57,3 +57,10 @@ describe("a GGUF file", () => {
     await expect(loadModel(llama, { tokenizer: "assets/stories260k/tok512.bin" })).rejects.toThrow(UsageError);
   });
 });
+
+test("a name that is neither here nor on the hub may have been meant as a path", async () => {
+  await expect(loadModel("runs/none", { offline: true })).rejects.toMatchObject({
+    message: expect.stringContaining("runs/none"),
+    hint: expect.stringContaining("There is no folder runs/none here either."),
+  });
+});

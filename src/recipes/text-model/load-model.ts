@@ -2,7 +2,7 @@
 // tokenizer, its chat template and what its generation_config.json says.
 import { existsSync, statSync } from "node:fs";
 import { extname, join } from "node:path";
-import { FormatError, UsageError } from "../../base/errors.ts";
+import { FormatError, RemoteError, UsageError } from "../../base/errors.ts";
 import { type GgufSource, openGguf } from "../../formats/gguf.ts";
 import { readJsonObject } from "../../formats/json-file.ts";
 import { type LoadedDecoder, loadDecoder, loadGgufDecoder } from "../../models/decoder/checkpoint.ts";
@@ -116,19 +116,25 @@ function openFloatModel(path: string, weights: WeightKind): { model: InferenceMo
   return { model: quantiseDecoder(decoder, { bits: weights === "q8" ? 8 : 4 }), decoder: undefined };
 }
 
-/** Names with one slash may be on the hub; anything else, and what would be one of our runs, is a path that is not there. */
+/** Names with one slash may be on the hub; anything else is a path that is not there. */
 async function fetched(source: string, { onProgress, offline, signal }: LoadModelOptions): Promise<string> {
   const isName = /^[\w.-]+\/[\w.-]+(@[\w./-]+)?$/.test(source) && !/\.(gguf|bin|safetensors)$/.test(source) && !source.startsWith(".");
-  if (!isName || source.startsWith("runs/"))
+  if (!isName)
     throw new FormatError(`${source}: expected a checkpoint folder, a model file or owner/name on the hub, got nothing there`, {
       hint: "Check the path.",
     });
   const { downloadModel } = await import("../../formats/hub.ts");
-  return downloadModel(source, {
-    ...(onProgress ? { onProgress: ({ file, loaded, total }) => onProgress(file, loaded, total ?? 0) } : {}),
-    ...(offline === undefined ? {} : { offline }),
-    ...(signal ? { signal } : {}),
-  });
+  try {
+    return await downloadModel(source, {
+      ...(onProgress ? { onProgress: ({ file, loaded, total }) => onProgress(file, loaded, total ?? 0) } : {}),
+      ...(offline === undefined ? {} : { offline }),
+      ...(signal ? { signal } : {}),
+    });
+  } catch (error) {
+    if (!(error instanceof RemoteError)) throw error;
+    // It may have been meant as a path.
+    throw new RemoteError(error.message, { cause: error, hint: `There is no folder ${source} here either. ${error.hint ?? ""}`.trim() });
+  }
 }
 
 interface ModelText {
