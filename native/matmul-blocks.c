@@ -5,57 +5,7 @@
 // A row of x is rounded to int8 in blocks of 32 with scale max |x| / 127, which is what MatMulNBits does at accuracy_level 4. Products within
 // a block are exact integers, and blocks are added in float32 in their order: a row of the result is the same to the bit whatever the number
 // of rows and threads.
-//
-// Freestanding: no C library, no state, no threads of its own. scripts/native.mjs compiles it to assets/native.
-#include <immintrin.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("clang loop unroll(full)")
-
-// ---- ONNX Runtime's C API, as far as it is used --------------------------------------------------------------------------------------
-
-/** Null on success. */
-typedef void *Status;
-/** The table of functions, of which new versions of the library only ever add to the end. */
-typedef void *const *Api;
-
-#define CALL(api, index, type, ...) ((type)(api)[index])(__VA_ARGS__)
-#define ATTRIBUTE(api, info, name, out) CALL(api, 86, Status (*)(const void *, const char *, int64_t *), info, name, out)
-#define RETURN_IF(expression)          \
-  do {                                 \
-    Status status_ = (expression);     \
-    if (status_ != NULL) return status_; \
-  } while (0)
-
-enum { invalidArgument = 2, elementFloat = 1, elementUint8 = 2, required = 0, optional = 1 };
-
-/** OrtCustomOp of version 17: later fields are not read. */
-struct CustomOp {
-  uint32_t version;
-  void *unusedCreateKernel;
-  const char *(*GetName)(const struct CustomOp *);
-  const char *(*GetExecutionProviderType)(const struct CustomOp *);
-  int (*GetInputType)(const struct CustomOp *, size_t);
-  size_t (*GetInputTypeCount)(const struct CustomOp *);
-  int (*GetOutputType)(const struct CustomOp *, size_t);
-  size_t (*GetOutputTypeCount)(const struct CustomOp *);
-  void *unusedKernelCompute;
-  void (*KernelDestroy)(void *);
-  int (*GetInputCharacteristic)(const struct CustomOp *, size_t);
-  int (*GetOutputCharacteristic)(const struct CustomOp *, size_t);
-  int (*GetInputMemoryType)(const struct CustomOp *, size_t);
-  int (*GetVariadicInputMinArity)(const struct CustomOp *);
-  int (*GetVariadicInputHomogeneity)(const struct CustomOp *);
-  int (*GetVariadicOutputMinArity)(const struct CustomOp *);
-  int (*GetVariadicOutputHomogeneity)(const struct CustomOp *);
-  Status (*CreateKernelV2)(const struct CustomOp *, Api, const void *info, void **kernel);
-  Status (*KernelComputeV2)(void *kernel, void *context);
-  Status (*InferOutputShapeFn)(const struct CustomOp *, void *);
-  int (*GetStartVersion)(const struct CustomOp *);
-  int (*GetEndVersion)(const struct CustomOp *);
-};
+#include "ort.h"
 
 // ---- the product ---------------------------------------------------------------------------------------------------------------------
 
@@ -443,24 +393,15 @@ static void multiply(void *state, size_t task) {
 
 // ---- the operator --------------------------------------------------------------------------------------------------------------------
 
-static Status parallel(const struct Kernel *k, void *context, void (*task)(void *, size_t), int64_t count, struct Run *run) {
-  if (count > 1 && k->tasks > 1)
-    return CALL(k->api, 274, Status (*)(const void *, void (*)(void *, size_t), size_t, size_t, void *), context, task, (size_t)count, 0, run);
-  for (int64_t i = 0; i < count; i++) task(run, (size_t)i);
-  return NULL;
-}
-
-static Status refuse(Api api, const char *message) { return CALL(api, 0, Status (*)(int, const char *), invalidArgument, message); }
-
 static Status inputData(Api api, void *context, size_t index, size_t bytes, const void **data) {
   const void *value = NULL;
   size_t size = 0;
-  RETURN_IF(CALL(api, 90, Status (*)(const void *, size_t, const void **), context, index, &value));
+  RETURN_IF(inputValue(api, context, index, &value));
   *data = NULL;
   if (value == NULL) return NULL;
-  RETURN_IF(CALL(api, 318, Status (*)(const void *, size_t *), value, &size));
+  RETURN_IF(valueBytes(api, value, &size));
   if (bytes != 0 && size != bytes) return refuse(api, "MatMulBlocks: an input has another size than its attributes say");
-  return CALL(api, 51, Status (*)(void *, void **), (void *)value, (void **)data);
+  return valueData(api, value, (void **)data);
 }
 
 static Status compute(void *kernel, void *context) {
@@ -471,30 +412,23 @@ static Status compute(void *kernel, void *context) {
   const size_t levels = (size_t)(k->columns * k->spans * span), blocks = (size_t)(k->columns * k->blocks);
   const size_t zeroRow = (size_t)(k->bits == 8 ? k->blocks : (k->blocks + 1) / 2);
   size_t inputs = 0;
-  RETURN_IF(CALL(api, 88, Status (*)(const void *, size_t *), context, &inputs));
+  RETURN_IF(inputCountOf(api, context, &inputs));
   RETURN_IF(inputData(api, context, 1, levels * (size_t)k->bits / 8, (const void **)&run.packed));
   RETURN_IF(inputData(api, context, 2, blocks * sizeof(float), (const void **)&run.scales));
   if (inputs > 3) RETURN_IF(inputData(api, context, 3, (size_t)k->columns * zeroRow, (const void **)&run.zeroPoints));
 
   // The shape of x with another last dimension.
-  enum { highestRank = 8 };
   const void *x = NULL;
-  void *shape = NULL, *y = NULL;
   int64_t dims[highestRank];
   size_t rank = 0;
-  RETURN_IF(CALL(api, 90, Status (*)(const void *, size_t, const void **), context, 0, &x));
-  RETURN_IF(CALL(api, 65, Status (*)(const void *, void **), x, &shape));
-  Status status = CALL(api, 61, Status (*)(const void *, size_t *), shape, &rank);
-  if (status == NULL && rank >= 1 && rank <= highestRank) status = CALL(api, 62, Status (*)(const void *, int64_t *, size_t), shape, dims, rank);
-  CALL(api, 99, void (*)(void *), shape);
-  RETURN_IF(status);
+  RETURN_IF(inputValue(api, context, 0, &x));
+  RETURN_IF(valueShape(api, x, dims, &rank));
   if (rank < 1 || rank > highestRank || dims[rank - 1] != k->inner) return refuse(api, "MatMulBlocks: expected rows of K values");
   run.rows = 1;
   for (size_t i = 0; i + 1 < rank; i++) run.rows *= dims[i];
   dims[rank - 1] = k->columns;
-  RETURN_IF(CALL(api, 91, Status (*)(void *, size_t, const int64_t *, size_t, void **), context, 0, dims, rank, &y));
-  RETURN_IF(CALL(api, 51, Status (*)(void *, void **), (void *)x, (void **)&run.x));
-  RETURN_IF(CALL(api, 51, Status (*)(void *, void **), y, (void **)&run.y));
+  RETURN_IF(outputData(api, context, 0, dims, rank, (void **)&run.y));
+  RETURN_IF(valueData(api, x, (void **)&run.x));
   if (run.rows == 0) return NULL;
 
   const int64_t strips = (k->columns + strip - 1) / strip;
@@ -502,15 +436,15 @@ static Status compute(void *kernel, void *context) {
   const int64_t spans = run.rows * k->spans;
   const int64_t levelBytes = run.rows * rowBytes(k);
   const int64_t bytes = levelBytes + spans * (int64_t)(sizeof(float) + sizeof(int32_t)) + run.tasks * k->spans * scratchOfASpan;
-  RETURN_IF(CALL(api, 75, Status (*)(void *, size_t, void **), k->allocator, (size_t)bytes, (void **)&run.scratch));
+  RETURN_IF(allocate(api, k->allocator, bytes, (void **)&run.scratch));
   run.levels = (int8_t *)run.scratch + run.tasks * k->spans * scratchOfASpan;
   run.rowScales = (float *)(run.levels + levelBytes);
   run.levelSums = (int32_t *)(run.rowScales + spans);
-  status = parallel(k, context, roundRows, (run.rows + rowsOfATask - 1) / rowsOfATask, &run);
-  if (status == NULL) status = parallel(k, context, multiply, run.tasks, &run);
-  const Status freed = CALL(api, 76, Status (*)(void *, void *), k->allocator, run.scratch);
+  Status status = parallel(api, context, roundRows, (run.rows + rowsOfATask - 1) / rowsOfATask, &run, k->tasks == 1);
+  if (status == NULL) status = parallel(api, context, multiply, run.tasks, &run, k->tasks == 1);
+  const Status freed = release(api, k->allocator, run.scratch);
   if (status == NULL) return freed;
-  if (freed != NULL) CALL(api, 93, void (*)(Status), freed);
+  forget(api, freed);
   return status;
 }
 
@@ -519,34 +453,34 @@ static Status createKernel(const struct CustomOp *op, Api api, const void *info,
   struct Kernel made = {0}, *k = NULL;
   int64_t blockSize = 0, keeps = 0;
   made.api = api;
-  RETURN_IF(ATTRIBUTE(api, info, "bits", &made.bits));
-  RETURN_IF(ATTRIBUTE(api, info, "K", &made.inner));
-  RETURN_IF(ATTRIBUTE(api, info, "N", &made.columns));
-  RETURN_IF(ATTRIBUTE(api, info, "block_size", &blockSize));
-  RETURN_IF(ATTRIBUTE(api, info, "tasks", &made.tasks));
-  RETURN_IF(ATTRIBUTE(api, info, "keeps", &keeps));
+  RETURN_IF(attribute(api, info, "bits", &made.bits));
+  RETURN_IF(attribute(api, info, "K", &made.inner));
+  RETURN_IF(attribute(api, info, "N", &made.columns));
+  RETURN_IF(attribute(api, info, "block_size", &blockSize));
+  RETURN_IF(attribute(api, info, "tasks", &made.tasks));
+  RETURN_IF(attribute(api, info, "keeps", &keeps));
   while (made.shift < 16 && span << made.shift < blockSize) made.shift++;
   if ((made.bits != 4 && made.bits != 8) || span << made.shift != blockSize || made.inner < 1 || made.columns < 1 || made.tasks < 1)
     return refuse(api, "MatMulBlocks: expected 4 or 8 bits, a block_size of 32 times a power of two, and K, N and tasks of at least 1");
   made.blocks = (made.inner + blockSize - 1) / blockSize;
   made.spans = made.blocks << made.shift;
-  RETURN_IF(CALL(api, 278, Status (*)(const void *, int, void **), info, 0, &made.allocator));
-  const Status status = CALL(api, 75, Status (*)(void *, size_t, void **), made.allocator, sizeof made, (void **)&k);
+  RETURN_IF(openAllocator(api, info, &made.allocator));
+  const Status status = allocate(api, made.allocator, sizeof made, (void **)&k);
   if (status != NULL) {
-    CALL(api, 132, void (*)(void *), made.allocator);
+    closeAllocator(api, made.allocator);
     return status;
   }
   if (keeps != 0) {
     const int64_t strips = (made.columns + strip - 1) / strip, bytes = strips * made.spans * orderedBytes(made.bits);
     uint8_t *memory = NULL;
-    const Status refused = CALL(api, 75, Status (*)(void *, size_t, void **), made.allocator, (size_t)(bytes + strips), (void **)&memory);
+    const Status refused = allocate(api, made.allocator, bytes + strips, (void **)&memory);
     if (refused == NULL) {
       made.kept = memory;
       made.isMade = memory + bytes;
       for (int64_t i = 0; i < strips; i++) __atomic_store_n(made.isMade + i, 0, __ATOMIC_RELAXED);
     } else {
       // It works without, slower.
-      CALL(api, 93, void (*)(Status), refused);
+      forget(api, refused);
     }
   }
   *k = made;
@@ -554,33 +488,22 @@ static Status createKernel(const struct CustomOp *op, Api api, const void *info,
   return NULL;
 }
 
-static void freeWith(const struct Kernel *k, void *memory) {
-  const Status freed = CALL(k->api, 76, Status (*)(void *, void *), k->allocator, memory);
-  if (freed != NULL) CALL(k->api, 93, void (*)(Status), freed);
-}
-
 static void destroyKernel(void *kernel) {
   const struct Kernel k = *(struct Kernel *)kernel;
-  if (k.kept != NULL) freeWith(&k, k.kept);
-  freeWith(&k, kernel);
-  CALL(k.api, 132, void (*)(void *), k.allocator);
+  if (k.kept != NULL) forget(k.api, release(k.api, k.allocator, k.kept));
+  forget(k.api, release(k.api, k.allocator, kernel));
+  closeAllocator(k.api, k.allocator);
 }
 
 static const char *name(const struct CustomOp *op) { return (void)op, "MatMulBlocks"; }
-static const char *provider(const struct CustomOp *op) { return (void)op, NULL; }
 static int inputType(const struct CustomOp *op, size_t index) { return (void)op, index == 1 || index == 3 ? elementUint8 : elementFloat; }
 static size_t inputCount(const struct CustomOp *op) { return (void)op, 4; }
-static int outputType(const struct CustomOp *op, size_t index) { return (void)op, (void)index, elementFloat; }
 static size_t outputCount(const struct CustomOp *op) { return (void)op, 1; }
 static int inputKind(const struct CustomOp *op, size_t index) { return (void)op, index == 3 ? optional : required; }
-static int outputKind(const struct CustomOp *op, size_t index) { return (void)op, (void)index, required; }
-static int memoryType(const struct CustomOp *op, size_t index) { return (void)op, (void)index, 0; }
-static int zero(const struct CustomOp *op) { return (void)op, 0; }
-static int one(const struct CustomOp *op) { return (void)op, 1; }
 
 static const struct CustomOp matmulBlocks = {
-  17, NULL, name, provider, inputType, inputCount, outputType, outputCount, NULL, destroyKernel, inputKind, outputKind, memoryType,
-  one, zero, one, zero, createKernel, compute, NULL, one, one,
+  17, NULL, name, anyProvider, inputType, inputCount, floatOutput, outputCount, NULL, destroyKernel, inputKind, requiredOutput, defaultMemory,
+  one, no, one, no, createKernel, compute, NULL, one, one,
 };
 
-__attribute__((visibility("default"))) const void *longwave_matmul_blocks(void) { return &matmulBlocks; }
+EXPORTED const void *longwave_matmul_blocks(void) { return &matmulBlocks; }

@@ -9,7 +9,8 @@ import { fileURLToPath } from "node:url";
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const compiler = process.env.ZIG ?? "zig";
 const version = "0.17.1";
-const source = "native/matmul-blocks.c";
+const sources = ["native/grouped-attention.c", "native/matmul-blocks.c"];
+const headers = ["native/ort.h"];
 const targets = { "linux-x64": ["-target", "x86_64-linux-gnu", "-mavx2", "-mfma"] };
 const flags = ["-shared", "-nostdlib", "-ffreestanding", "-fPIC", "-fvisibility=hidden", "-O3", "-g0", "-Wall", "-Wextra", "-Werror", "-s"];
 const linking = ["-Wl,--build-id=none", "-Wl,-z,max-page-size=4096", "-Wl,-z,nodelete"];
@@ -29,9 +30,16 @@ const libraries = {};
 for (const [platform, target] of Object.entries(targets)) {
   const output = `assets/native/${platform}.so`;
   // Relative paths: none of this machine's gets into the library.
-  const { status } = spawnSync(compiler, ["cc", ...target, ...flags, ...linking, "-o", output, source], { cwd: root, stdio: "inherit" });
+  const { status } = spawnSync(compiler, ["cc", ...target, ...flags, ...linking, "-o", output, ...sources], {
+    cwd: root,
+    stdio: "inherit",
+  });
   if (status !== 0) process.exit(status ?? 1);
   libraries[`${platform}.so`] = sha256(output);
 }
-const made = { compiler: `zig ${version}`, source: { [source]: sha256(source) }, libraries };
+const made = {
+  compiler: `zig ${version}`,
+  source: Object.fromEntries([...sources, ...headers].map((path) => [path, sha256(path)])),
+  libraries,
+};
 writeFileSync(join(root, "assets/native/made-from.json"), `${JSON.stringify(made, null, 2)}\n`);

@@ -163,20 +163,13 @@ const groupQueryOperator: Operator<GroupQueryAttributes> = {
     // What is left: positions and bias of a tree.
     const inputs = [query, key, value, pastKey, pastValue, lengths, total, ...tables, ...rest];
     const outputs = node.outputs.map((_, i) => emitter.output(node, i));
-    emitter.node(
-      "GroupQueryAttention",
-      inputs,
-      outputs,
-      {
-        num_heads: heads,
-        kv_num_heads: kvHeads,
-        scale: float(scale),
-        local_window_size: window,
-        softcap: float(softCap),
-        do_rotary: ownRotary ? 1 : 0,
-      },
-      contrib,
-    );
+    const shared = { num_heads: heads, kv_num_heads: kvHeads, scale: float(scale), local_window_size: window };
+    if (emitter.operators.has("GroupedAttention") && softCap === 0)
+      emitter.node("GroupedAttention", inputs, outputs, { ...shared, tasks: emitter.tasks }, own);
+    else {
+      const attributes = { ...shared, softcap: float(softCap), do_rotary: ownRotary ? 1 : 0 };
+      emitter.node("GroupQueryAttention", inputs, outputs, attributes, contrib);
+    }
   },
 };
 
@@ -263,9 +256,6 @@ interface QuantisedAttributes {
   readonly [key: string]: number;
 }
 
-/** Threads are interrupted: parts smaller than theirs let the others go on. */
-const tasksPerThread = 4;
-
 const quantisedLinearOperator: Operator<QuantisedAttributes> = {
   name: "quantisedLinear",
   infer([x, ,], { columns }) {
@@ -279,8 +269,7 @@ const quantisedLinearOperator: Operator<QuantisedAttributes> = {
     if (emitter.operators.has("MatMulBlocks") && blockSize % 32 === 0) {
       const keeps = emitter.mayPack(node.inputs[1]);
       if (keeps) emitter.packed.add(inputs[1]);
-      const tasks = emitter.threads === 1 ? 1 : tasksPerThread * emitter.threads;
-      emitter.node("MatMulBlocks", inputs, outputs, { ...shared, tasks, keeps: Number(keeps) }, own);
+      emitter.node("MatMulBlocks", inputs, outputs, { ...shared, tasks: emitter.tasks, keeps: Number(keeps) }, own);
     } else emitter.node("MatMulNBits", inputs, outputs, { ...shared, accuracy_level: 4 }, contrib);
   },
 };

@@ -85,6 +85,11 @@ export class Emitter {
     this.#shared = initializers;
   }
 
+  /** Tasks into which a kernel of our own cuts its work: threads are interrupted, and parts smaller than theirs let the others go on. */
+  get tasks(): number {
+    return this.threads === 1 ? 1 : 4 * this.threads;
+  }
+
   /** Whether a kernel may keep a copy of a weight in an order of its own. */
   mayPack(weight: Tensor): boolean {
     return this.#packs && this.#shared.has(weight);

@@ -385,7 +385,7 @@ describe("models/speculative, whose kinds read each other's folders", () => {
   test.each(kinds)("%s fails after an alteration", async (kind) => {
     write();
     alterations[kind]();
-    const { results } = await run();
+    const { results } = await run(join(root, folder, kind));
     expect(results.filter(({ status }) => status === "failed").map((result) => result.kind)).toContain(`${folder}/${kind}`);
   });
 });

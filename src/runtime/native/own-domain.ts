@@ -1,13 +1,13 @@
 // The operators of longwave's own as ONNX Runtime wants them: descriptions in a library, put into a domain that sessions are told of.
 import type { BackendError } from "../../base/errors.ts";
-import { quantisedLinear } from "../../tensor/attention.ts";
+import { groupQueryAttention, quantisedLinear } from "../../tensor/attention.ts";
 import { Graph } from "../../tensor/graph.ts";
 import { own, toOnnx } from "../../tensor/onnx.ts";
 import { logFatal } from "../ort.ts";
 import type { Library } from "./library.ts";
 
 /** Which function of the library gives the address of each operator's description. */
-const exportedBy = { MatMulBlocks: "longwave_matmul_blocks" } as const;
+const exportedBy = { MatMulBlocks: "longwave_matmul_blocks", GroupedAttention: "longwave_grouped_attention" } as const;
 
 export interface OwnDomain {
   readonly pointer: bigint;
@@ -49,7 +49,14 @@ function makeSession({ functions, check, receive }: Library, environment: bigint
     graph.input("packed", "u8", [1, 1, 32]),
     graph.input("scales", "f32", [1, 1]),
   ];
-  const { bytes } = toOnnx(graph, [quantisedLinear(x, { packed, scales }, 8, 32)], { operators });
+  const [query, lengths, total] = [
+    graph.input("query", "f32", [1, 1, 24]),
+    graph.input("lengths", "i32", [1]),
+    graph.input("total", "i32", []),
+  ];
+  const [pastKey, pastValue] = ["key", "value"].map((name) => graph.input(name, "f32", [1, 1, 8, 8]));
+  const { output } = groupQueryAttention({ query, pastKey, pastValue, lengths, total }, { heads: 1, kvHeads: 1 });
+  const { bytes } = toOnnx(graph, [quantisedLinear(x, { packed, scales }, 8, 32), output], { operators });
   const options = receive(doing, (out) => functions.CreateSessionOptions(out));
   try {
     check(functions.SetSessionLogSeverityLevel(options, logFatal), doing);
