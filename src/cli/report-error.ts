@@ -1,5 +1,6 @@
-// What a failure looks like: `error: …`, `hint: …` and an exit code; the stack only with LONGWAVE_DEBUG=1.
-import { AbortedError, LongwaveError } from "../base/errors.ts";
+// What a failure looks like: `error: …`, `hint: …` and an exit code; the stack only with LONGWAVE_DEBUG=1. Ctrl-C is no error.
+import { LongwaveError } from "../base/errors.ts";
+import { interruptedExitCode } from "../engine/signals.ts";
 import type { CliIo, Phrase } from "./io.ts";
 import { printable } from "./render/format.ts";
 
@@ -9,7 +10,8 @@ export function reportError(error: unknown, io: Pick<CliIo, "stderr" | "env">, p
   const { colors } = stderr;
   const { message, hint, exitCode } = describe(error);
   // Messages quote files and their contents.
-  stderr.write(`${colors.red("error:")} ${printable(phrase(message))}\n`);
+  const label = exitCode === interruptedExitCode ? "" : `${colors.red("error:")} `;
+  stderr.write(`${label}${printable(phrase(message))}\n`);
   if (hint !== undefined) stderr.write(`${colors.yellow("hint:")} ${printable(phrase(hint))}\n`);
   if (env.LONGWAVE_DEBUG === "1") {
     for (let at: unknown = error; at instanceof Error; at = at.cause) {
@@ -22,7 +24,7 @@ export function reportError(error: unknown, io: Pick<CliIo, "stderr" | "env">, p
 function describe(error: unknown): { message: string; hint: string | undefined; exitCode: number } {
   if (error instanceof LongwaveError) return { message: error.message, hint: error.hint, exitCode: error.exitCode };
   if (!(error instanceof Error)) return { message: String(error), hint: undefined, exitCode: 1 };
-  if (error.name === "AbortError") return { message: "interrupted", hint: undefined, exitCode: new AbortedError("").exitCode };
+  if (error.name === "AbortError") return { message: "interrupted", hint: undefined, exitCode: interruptedExitCode };
   // The operating system's refusals (ENOENT, EACCES, ENOSPC ...) name the file themselves.
   if (typeof (error as NodeJS.ErrnoException).syscall === "string") return { message: error.message, hint: undefined, exitCode: 1 };
   return {

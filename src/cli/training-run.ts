@@ -1,4 +1,5 @@
 // What the commands that train share: the run's events on the terminal, how to go on after an interrupt, and --resume.
+import { AbortedError } from "../base/errors.ts";
 import type { SettingsLayer } from "../base/schema.ts";
 import type { RunDirectory, RunEvent } from "../engine/index.ts";
 import type { Backend } from "../runtime/backend.ts";
@@ -44,13 +45,17 @@ export async function followTraining(
       onEvent(event);
     }
   } catch (error) {
-    progress.close();
-    if (folder !== "" && context.signal.aborted) context.stderr.write(`go on with it:  ${context.program} ${name} --resume ${folder}\n`);
-    throw error;
+    throw folder === "" ? error : resumableError(error, context, name, folder);
   } finally {
     progress.close();
   }
   return folder;
+}
+
+/** An interrupt with the command that goes on with the run; other errors as they are. */
+export function resumableError(error: unknown, { program }: Pick<CommandContext, "program">, command: string, folder: string): unknown {
+  if (!(error instanceof AbortedError)) return error;
+  return new AbortedError(error.message, { hint: `Go on with it: ${program} ${command} --resume ${folder}`, cause: error });
 }
 
 /** With --resume, the settings of that run lie under the flags (and over a preset that nobody asked for), so that they need not be repeated. */

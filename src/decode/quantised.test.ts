@@ -10,6 +10,7 @@ import { type TensorBuffer, viewOf } from "../runtime/buffer.ts";
 import { openBackend } from "../runtime/open.ts";
 import { isLeaf } from "../tensor/tree.ts";
 import { DecoderRunner, type RunnerOptions } from "./runner.ts";
+import { TreeShape } from "./token-tree.ts";
 
 let backend: Backend;
 beforeAll(() => {
@@ -157,6 +158,41 @@ describe.each([
       expect(relativeError([step.subarray(row * 80, (row + 1) * 80)], [expected])).toBeLessThan(1e-3);
     }
   });
+});
+
+/** Our own kernels give a row the same bits whatever comes beside it. */
+test.each([
+  ["llama", llama],
+  ["gpt2", gpt2],
+  ["norm after, queries and keys normed", postNorm],
+] as const)("%s: with our own kernels logits are the same bytes token by token, in chains and in batches", (_, options) => {
+  for (const threads of [1, 2]) {
+    using backend = openBackend({ threads, ownKernels: true }).backend;
+    if (!backend.operators.has("GroupedAttention") || !backend.operators.has("MatMulBlocks")) return;
+    for (const bits of [4, 8] as const) {
+      const quantised = quantiseDecoder(decoder(options), { bits });
+      const vocabulary = options.vocabSize;
+      const ids = Array.from({ length: 20 }, (_, i) => (7 * i + 3) % vocabulary);
+      using alone = new DecoderRunner(backend, quantised);
+      const expected = ids.map((id) => Float32Array.from(alone.append(0, [id])));
+      for (const sizes of [[20], [1, 2, 3, 4, 10], [9, 11]]) {
+        using chained = new DecoderRunner(backend, quantised);
+        for (let start = 0; sizes.length > 0; ) {
+          const size = sizes.shift() as number;
+          const { logits } = chained.appendTree(0, TreeShape.chain(size - 1), ids.slice(start, start + size));
+          for (let i = 0; i < size; i++) expect(logits.subarray(i * vocabulary, (i + 1) * vocabulary)).toEqual(expected[start + i]);
+          start += size;
+        }
+        expect(chained.cache.snapshot(0)).toEqual(alone.cache.snapshot(0));
+      }
+      using batch = new DecoderRunner(backend, quantised, { batch: 2 });
+      batch.append(0, ids.slice(0, 19));
+      batch.append(1, ids.slice(0, 5));
+      const step = batch.step([ids[19], ids[5]]);
+      expect(step.subarray(0, vocabulary)).toEqual(expected[19]);
+      expect(step.subarray(vocabulary)).toEqual(expected[5]);
+    }
+  }
 });
 
 test("memory: matrices take their bits and a scale a block, everything else float32, and nothing is shared with the original", () => {

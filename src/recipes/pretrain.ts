@@ -237,7 +237,7 @@ async function* packSides(
   if (sides.by === "end")
     yield warning(
       `validation: too few documents to choose among; the last ${sides.validation?.numTokens.toLocaleString("en")} tokens are kept for it`,
-      "splitBy sets what a document is.",
+      "splitBy paragraph or line makes more of them.",
     );
   const train = pack(sides.train);
   if (train.numPairs < length)

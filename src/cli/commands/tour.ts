@@ -4,6 +4,7 @@ import { type TourPart, tourSchema } from "../../recipes/tour.ts";
 import { type CommandContext, defineCommand } from "../command.ts";
 import { formatBytes, formatDuration } from "../render/format.ts";
 import { createProgress, type Progress } from "../render/progress.ts";
+import { resumableError } from "../training-run.ts";
 
 const headings: Record<TourPart, { title: string; show: readonly string[] }> = {
   train: { title: "1. train: a tokenizer and a small language model on two centuries of speeches", show: ["learningRate", "mfu"] },
@@ -58,11 +59,11 @@ export const tour = defineCommand({
         if (event.kind === "artifact" && event.name === "speculation") speculation = event.data;
       }
       if (speculation) context.print(speculationText(speculation));
+    } catch (error) {
+      const unfinished = part && runs[part];
+      throw part && unfinished ? resumableError(error, context, commands[part], unfinished) : error;
     } finally {
       progress?.close();
-      const unfinished = part && runs[part];
-      if (context.signal.aborted && part && unfinished)
-        context.stderr.write(`go on with it:  ${context.program} ${commands[part]} --resume ${unfinished}\n`);
       // What was finished is worth a look even when the rest was interrupted.
       if (folder !== "") await writePage(folder, context);
     }

@@ -108,7 +108,7 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
         );
         break;
       case "checkpoint":
-        say(colors.dim(`checkpoint ${phrase(event.path)} (${event.reason}, ${formatBytes(event.bytes)})`));
+        say(colors.dim(`checkpoint ${phrase(event.path)} (${reasonText(event.reason)}, ${formatBytes(event.bytes)})`));
         break;
       case "sample": {
         const text = typeof event.sample === "string" ? event.sample : recordsText(event.sample);
@@ -179,11 +179,13 @@ function describeStep(event: StepEvent, options: ProgressOptions): { text: strin
   return { text: parts.join("  "), metric };
 }
 
+const reasonText = (reason: string): string => (reason === "aborted" ? "interrupted" : reason);
+
 function endText(
   event: Extract<RunEvent, { kind: "run-end" }>,
   { unit, stepName = "step", phrase = (text) => text }: ProgressOptions,
 ): string {
-  const parts = [`${event.reason} at ${stepName} ${event.step}/${event.total} after ${formatDuration(event.elapsedSeconds)}`];
+  const parts = [`${reasonText(event.reason)} at ${stepName} ${event.step}/${event.total} after ${formatDuration(event.elapsedSeconds)}`];
   // Where steps are what is counted, they have been told.
   const isTold = event.totalTokens === event.step;
   if (event.totalTokens > 0 && !isTold) parts.push(`${formatCount(event.totalTokens)} ${unit === undefined ? "tokens" : `${unit}s`}`);

@@ -14,7 +14,7 @@ import { openNativeBackend } from "./backend.ts";
 const isHere = ownKernels(true) !== undefined;
 const random = new Random(11);
 const below = (count: number): number => random.integer(count);
-const draw = (shape: number[], size = 1): TensorBuffer => {
+const draw = (shape: number[], size = 1) => {
   const buffer = allocate("f32", shape);
   for (let i = 0; i < buffer.data.length; i++) buffer.data[i] = size * (2 * random.uniform() - 1);
   return buffer;
@@ -43,7 +43,7 @@ type Values = Record<string, TensorBuffer>;
 /** Inputs of the operator: the cache has what it holds, and NaN behind it. */
 function inputsOf({ past, tokens: S, heads, kvHeads, width: D, capacity, half, packed, tree, size = 1 }: Case): Values {
   const B = past.length;
-  const cache = (): TensorBuffer => {
+  const cache = () => {
     const buffer = draw([B, kvHeads, capacity, D]);
     past.forEach((held, b) => {
       for (let g = 0; g < kvHeads; g++) {
@@ -328,14 +328,15 @@ describe.skipIf(!isHere)("GroupedAttention", () => {
         ],
       });
     const withLengths = { ...shapes, lengths: [1], total: [] };
-    for (const wrong of [
+    const wrongAttributes: Record<string, number>[] = [
       { num_heads: 3 },
       { kv_num_heads: 0 },
       { num_heads: 0 },
       { tasks: 0 },
       { local_window_size: 0 },
       { local_window_size: -2 },
-    ])
+    ];
+    for (const wrong of wrongAttributes)
       expect(() => one.createSession(model(withLengths, wrong), { ownOperators: true }), JSON.stringify(wrong)).toThrow(BackendError);
 
     const run = (given: Record<string, number[]>, { held = 5, total = 7, position = 0 } = {}): void => {
