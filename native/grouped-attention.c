@@ -4,26 +4,33 @@
 // Keys are cut into chunks of 64 places of the cache. A chunk is put in order once for all queries of its head, which gives each query a
 // largest score, a sum of exponentials and a mix of values; chunks are then put together (softmax by parts: Milakov & Gimelshein 2018; by parts
 // of the keys: Dao et al. 2023, Flash-Decoding). Chunks lie at the same places whatever the call, and every sum has one order: a row of the
-// result is the same to the bit whatever the number of rows and threads.
+// result is the same to the bit whatever the number of rows and threads, as long as values are finite (0 times another is not 0).
 #include "ort.h"
 
-/** Places of the cache in a chunk; rows of queries that are multiplied at a time. */
-enum { chunk = 64, mostRows = 6 };
+/** Places of the cache in a chunk; rows of queries that are multiplied at a time; the widest head. */
+enum { chunk = 64, mostRows = 6, widest = 256 };
 
-/** New tokens that are mixed before chunks are put together: as many as share a chunk in order, unless what chunks give takes more than this. */
+/**
+ * New tokens go through in groups: all chunks for these, then the chunks together. More tokens share the work of putting keys in order, fewer
+ * take less memory for what chunks give; groups shrink to keep that below `mixedBytes`, but not below `fewestTokens`.
+ */
 enum { mostTokens = 32, fewestTokens = 4, mixedBytes = 8 << 20 };
 
 /** Tokens that one task turns; multiplications below which other threads are not worth waking. */
 enum { tokensOfATask = 16, smallWork = 1 << 16 };
 
-/** A score that weighs nothing beside any other and can be subtracted from itself. */
+/** Scores below it count as masked: it can be subtracted from itself, and −∞ from which it is subtracted stays. */
 static const float lowest = -3.0e38f;
+
+/** Bounds of attributes, so that no product of sizes overflows. */
+enum { mostHeads = 1 << 16, mostTasks = 1 << 12 };
 
 struct Kernel {
   Api api;
   void *allocator;
-  /** Heads of queries and of the cache; keys that a query sees, itself included, or −1. */
+  /** Heads of queries and of the cache; keys that a query sees, itself included, or −1; parts into which work is cut for threads. */
   int64_t heads, groups, window, tasks;
+  /** Of scores; 0 is 0. */
   float scale;
 };
 
@@ -47,23 +54,24 @@ struct Run {
   /** [B]: places that are taken when the call is over, less one. */
   const int32_t *lengths;
   int64_t batch, tokens, shared, width, capacity;
-  /** Nothing is in the cache. */
+  /** No row of the batch has a past; `lengths` are then those of the rows without their padding, and not needed. */
   int isFirst;
 
   /** [B, G, S, J, D], turned and scaled. */
   float *queries;
-  /** Of the tokens from `from` to `to`, the chunks' share: [B, G, chunks, tokens, J, D], and largest scores and sums […, 2]. */
-  int64_t from, to, chunks;
+  /** Of the tokens from `from` to `to`, what `chunks` chunks from `skipped` on give: [B, G, chunks, tokens, J, D], largest scores and sums […, 2]. */
+  int64_t from, to, skipped, chunks;
   float *mixed, *sums;
-  /** Tasks and what each of them has to itself: keys in order [D, 64], scores [6, 64]. */
   int64_t tasks;
-  float *scratch;
 };
 
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-INLINE int64_t scratchOfATask(int64_t width) { return (width + mostRows) * chunk; }
-INLINE int64_t pastOf(const struct Run *run, int64_t b) { return run->isFirst ? 0 : run->lengths[b] + 1 - run->tokens; }
+INLINE int64_t pastOf(const struct Run *run, int64_t b) { return run->isFirst ? 0 : (int64_t)run->lengths[b] + 1 - run->tokens; }
+/** The chunk of the first place that a token sees. */
+INLINE int64_t firstChunk(const struct Run *run, int64_t place) {
+  return run->kernel->window < 0 ? 0 : larger(place - run->kernel->window + 1, 0) / chunk;
+}
 INLINE float *rowsOf(float *cache, const struct Run *run, int64_t b, int64_t g) {
   return cache + (b * run->kernel->groups + g) * run->capacity * run->width;
 }
@@ -71,11 +79,11 @@ INLINE float *rowsOf(float *cache, const struct Run *run, int64_t b, int64_t g) 
 // ---- new tokens: queries turned and scaled, keys turned and written, values written (Su et al. 2021, in halves)
 
 INLINE void turnHead(const struct Run *run, const float *from, float *to, int64_t position, float scale) {
-  const int64_t half = run->cosines == NULL ? 0 : run->half;
+  const int64_t half = run->half;
   const float *cosines = run->cosines + position * half, *sines = run->sines + position * half;
   const __m256 factor = _mm256_set1_ps(scale);
   int64_t i = 0;
-  for (; i + 8 <= half; i += 8) {
+  for (; i < half; i += 8) {
     const __m256 low = _mm256_loadu_ps(from + i), high = _mm256_loadu_ps(from + half + i);
     const __m256 c = _mm256_loadu_ps(cosines + i), s = _mm256_loadu_ps(sines + i);
     _mm256_storeu_ps(to + i, _mm256_mul_ps(factor, _mm256_sub_ps(_mm256_mul_ps(low, c), _mm256_mul_ps(high, s))));
@@ -165,12 +173,22 @@ INLINE void orderKeys(const float *keys, int64_t count, int64_t D, float *ordere
   }
 }
 
-/** Products of R rows [R, inner] (from one to the next: `stride`) with a matrix [inner, 8 N] of rows `across` apart. */
-INLINE void product(const float *rows, int64_t stride, const float *matrix, int64_t across, int64_t inner, float *to, int64_t toStride, const int R, const int N) {
+/**
+ * Memory that is needed next and asked for while a product is computed, an equal part with each step. It must be there: asking for a page that
+ * is not costs a walk through the page tables each time.
+ */
+struct Ahead {
+  const char *from;
+  int64_t bytes;
+};
+
+/** R and N are known where it is inlined, and sums are registers. Products of R rows [R, inner] (from one to the next: `stride`) with a matrix [inner, 8 N] of rows `across` apart. */
+INLINE void product(const float *rows, int64_t stride, const float *matrix, int64_t across, int64_t inner, float *to, int64_t toStride, const char *ahead, int64_t line, const int R, const int N) {
   __m256 sum[mostRows][4];
   UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < N; n++) sum[r][n] = _mm256_setzero_ps();
   for (int64_t i = 0; i < inner; i++) {
     __m256 m[4];
+    _mm_prefetch(ahead + i * line, _MM_HINT_T0);
     UNROLL for (int n = 0; n < N; n++) m[n] = _mm256_loadu_ps(matrix + i * across + 8 * n);
     UNROLL for (int r = 0; r < R; r++) {
       const __m256 x = _mm256_broadcast_ss(rows + r * stride + i);
@@ -181,22 +199,26 @@ INLINE void product(const float *rows, int64_t stride, const float *matrix, int6
 }
 
 /** A matrix of any width that is a multiple of 8; few rows take more of it at a time, so that sums do not wait for each other. */
-INLINE void productOfAll(const float *rows, int64_t stride, const float *matrix, int64_t across, int64_t inner, int64_t columns, float *to, int64_t toStride, const int R) {
+INLINE void productOfAll(const float *rows, int64_t stride, const float *matrix, int64_t across, int64_t inner, int64_t columns, float *to, int64_t toStride, struct Ahead ahead, const int R) {
   const int N = R <= 2 ? 4 : 2;
+  const int64_t steps = columns / (8 * N) * inner, line = ahead.bytes == 0 || steps == 0 ? 0 : ahead.bytes / steps;
   int64_t c = 0;
-  for (; c + 8 * N <= columns; c += 8 * N) product(rows, stride, matrix + c, across, inner, to + c, toStride, R, N);
-  for (; c < columns; c += 8) product(rows, stride, matrix + c, across, inner, to + c, toStride, R, 1);
+  for (; c + 8 * N <= columns; c += 8 * N) product(rows, stride, matrix + c, across, inner, to + c, toStride, ahead.from + c / (8 * N) * inner * line, line, R, N);
+  for (; c < columns; c += 8) product(rows, stride, matrix + c, across, inner, to + c, toStride, ahead.from, 0, R, 1);
 }
 
 /** What belongs to a chunk while it is mixed: its head, its first place, how many of its places are taken. */
 struct Part {
   int64_t b, g, first, count, past;
+  /** Keys in order [D, 64], values, scores [6, 64]. */
   const float *keys, *values;
   float *scores;
+  /** What has not been asked for: the values, and the keys of the next chunk. */
+  struct Ahead valuesAhead, keysAhead;
 };
 
 /** Scores of one row to their exponentials, and their largest and sum. */
-INLINE void soften(const struct Run *run, const struct Part *part, int64_t row, float *scores, float *sums) {
+static __attribute__((noinline)) void soften(const struct Run *run, const struct Part *part, int64_t row, float *scores, float *sums) {
   const int64_t s = run->from + row / run->shared, head = part->g * run->shared + row % run->shared, window = run->kernel->window;
   // Places of the chunk that this row sees.
   const int64_t last = part->past + s - part->first, first = window < 0 ? 0 : last - window + 1;
@@ -226,23 +248,28 @@ INLINE void soften(const struct Run *run, const struct Part *part, int64_t row, 
   sums[1] = sumOf(sum);
 }
 
-INLINE void mixRows(const struct Run *run, const struct Part *part, int64_t row, const float *queries, float *mixed, float *sums, const int R) {
+INLINE void mixRows(const struct Run *run, struct Part *part, int64_t row, const float *queries, float *mixed, float *sums, const int R) {
   // All of them come before the chunk: nothing of it is read.
   if (part->past + run->from + (row + R - 1) / run->shared < part->first) return;
   const int64_t D = run->width, columns = (part->count + 7) & ~(int64_t)7;
-  productOfAll(queries + row * D, D, part->keys, chunk, D, columns, part->scores, chunk, R);
-  UNROLL for (int r = 0; r < R; r++) soften(run, part, row + r, part->scores + r * chunk, sums + 2 * (row + r));
-  productOfAll(part->scores, chunk, part->values, D, part->count, D, mixed + row * D, D, R);
+  productOfAll(queries + row * D, D, part->keys, chunk, D, columns, part->scores, chunk, part->valuesAhead, R);
+  for (int r = 0; r < R; r++) soften(run, part, row + r, part->scores + r * chunk, sums + 2 * (row + r));
+  productOfAll(part->scores, chunk, part->values, D, part->count, D, mixed + row * D, D, part->keysAhead, R);
+  part->valuesAhead.bytes = part->keysAhead.bytes = 0;
 }
 
 /** A chunk's share of the result of all rows of its head. */
-INLINE void mixChunk(const struct Run *run, int64_t unit, float *scratch) {
-  const int64_t c = unit % run->chunks, g = unit / run->chunks % run->kernel->groups, b = unit / run->chunks / run->kernel->groups;
+INLINE void mixChunk(const struct Run *run, int64_t unit) {
+  const int64_t c = run->skipped + unit % run->chunks, g = unit / run->chunks % run->kernel->groups, b = unit / run->chunks / run->kernel->groups;
   const int64_t D = run->width, window = run->kernel->window, past = pastOf(run, b);
-  struct Part part = {b, g, c * chunk, smaller(past + run->to - c * chunk, chunk), past, scratch, NULL, scratch + D * chunk};
-  if (part.count <= 0 || (window >= 0 && part.first + chunk <= past + run->from - window + 1)) return;
-  orderKeys(rowsOf(run->keys, run, b, g) + part.first * D, part.count, D, scratch);
-  part.values = rowsOf(run->values, run, b, g) + part.first * D;
+  const int64_t first = c * chunk, count = smaller(past + run->to - first, chunk), nextCount = smaller(past + run->to - first - chunk, chunk);
+  if (count <= 0 || (window >= 0 && first + chunk <= past + run->from - window + 1)) return;
+  const float *keys = rowsOf(run->keys, run, b, g) + first * D, *values = rowsOf(run->values, run, b, g) + first * D;
+  const int64_t rowBytes = D * (int64_t)sizeof(float);
+  float ordered[widest * chunk], scores[mostRows * chunk];
+  orderKeys(keys, count, D, ordered);
+  struct Part part = {b, g, first, count, past, ordered, values, scores, {(const char *)values, count * rowBytes}, {(const char *)values, 0}};
+  if (nextCount > 0) part.keysAhead = (struct Ahead){(const char *)(keys + chunk * D), nextCount * rowBytes};
   const int64_t rows = (run->to - run->from) * run->shared;
   const float *queries = run->queries + ((b * run->kernel->groups + g) * run->tokens + run->from) * run->shared * D;
   float *mixed = run->mixed + unit * rows * D, *sums = run->sums + unit * rows * 2;
@@ -260,16 +287,15 @@ INLINE void mixChunk(const struct Run *run, int64_t unit, float *scratch) {
 static void mixChunks(void *state, size_t task) {
   const struct Run *run = state;
   const int64_t units = run->batch * run->kernel->groups * run->chunks, t = (int64_t)task;
-  float *scratch = run->scratch + t * scratchOfATask(run->width);
-  for (int64_t unit = units * t / run->tasks; unit < units * (t + 1) / run->tasks; unit++) mixChunk(run, unit, scratch);
+  for (int64_t unit = units * t / run->tasks; unit < units * (t + 1) / run->tasks; unit++) mixChunk(run, unit);
 }
 
 // ---- the chunks together
 
 INLINE void joinRow(const struct Run *run, int64_t b, int64_t g, int64_t row) {
-  const int64_t rows = (run->to - run->from) * run->shared, D = run->width, window = run->kernel->window;
+  const int64_t rows = (run->to - run->from) * run->shared, D = run->width;
   const int64_t s = run->from + row / run->shared, place = pastOf(run, b) + s;
-  const int64_t first = window < 0 ? 0 : larger(place - window + 1, 0) / chunk, last = place / chunk;
+  const int64_t first = firstChunk(run, place) - run->skipped, last = place / chunk - run->skipped;
   const int64_t unit = (b * run->kernel->groups + g) * run->chunks;
   float *sums = run->sums + (unit * rows + row) * 2;
   const float *mixed = run->mixed + (unit * rows + row) * D;
@@ -282,12 +308,14 @@ INLINE void joinRow(const struct Run *run, int64_t b, int64_t g, int64_t row) {
     total = _mm256_fmadd_ps(weight, _mm256_broadcast_ss(at + 1), total);
     at[0] = _mm256_cvtss_f32(weight);
   }
+  // A row that sees nothing gets 0; NaN stays.
+  const __m256 seesAny = _mm256_cmp_ps(total, _mm256_setzero_ps(), _CMP_NEQ_UQ);
   float *output = run->output + ((b * run->tokens + s) * run->kernel->heads + g * run->shared + row % run->shared) * D;
   for (int64_t d = 0; d < D; d += 8) {
     __m256 sum = _mm256_setzero_ps();
     for (int64_t c = first; c <= last; c++)
       sum = _mm256_fmadd_ps(_mm256_broadcast_ss(sums + c * rows * 2), _mm256_loadu_ps(mixed + c * rows * D + d), sum);
-    _mm256_storeu_ps(output + d, _mm256_div_ps(sum, total));
+    _mm256_storeu_ps(output + d, _mm256_and_ps(_mm256_div_ps(sum, total), seesAny));
   }
 }
 
@@ -302,6 +330,7 @@ static void joinRows(void *state, size_t task) {
 enum { query, key, value, pastKey, pastValue, lengths, total, cosines, sines, positions, bias, inputs };
 
 struct Input {
+  int isGiven;
   void *data;
   int64_t dims[highestRank];
   size_t rank;
@@ -310,6 +339,7 @@ struct Input {
 static Status readInputs(const struct Kernel *k, void *context, struct Input *in) {
   size_t count = 0;
   for (size_t i = 0; i < inputs; i++) {
+    in[i].isGiven = 0;
     in[i].data = NULL;
     in[i].rank = 0;
   }
@@ -318,14 +348,16 @@ static Status readInputs(const struct Kernel *k, void *context, struct Input *in
     const void *found = NULL;
     RETURN_IF(inputValue(k->api, context, i, &found));
     if (found == NULL) continue;
+    in[i].isGiven = 1;
     RETURN_IF(valueShape(k->api, found, in[i].dims, &in[i].rank));
+    if (in[i].rank > highestRank) return refuse(k->api, "GroupedAttention: an input has too many dimensions");
     RETURN_IF(valueData(k->api, found, &in[i].data));
   }
   return NULL;
 }
 
 INLINE int hasShape(const struct Input *in, size_t rank, int64_t a, int64_t b, int64_t c) {
-  return in->data != NULL && in->rank == rank && in->dims[0] == a && (rank < 2 || in->dims[1] == b) && (rank < 3 || in->dims[2] == c);
+  return in->isGiven && in->rank == rank && in->dims[0] == a && (rank < 2 || in->dims[1] == b) && (rank < 3 || in->dims[2] == c);
 }
 
 /** Null, or what does not fit. */
@@ -333,7 +365,7 @@ static const char *understand(struct Run *run, const struct Input *in) {
   const struct Kernel *k = run->kernel;
   if (in[query].rank != 3 || in[pastKey].rank != 4 || in[pastValue].rank != 4) return "GroupedAttention: expected queries of rank 3 and caches of rank 4";
   const int64_t B = in[query].dims[0], S = in[query].dims[1], D = in[pastKey].dims[3], G = k->groups;
-  if (D < 8 || D % 8 != 0) return "GroupedAttention: expected heads of a width that is a multiple of 8";
+  if (D < 8 || D > widest || D % 8 != 0) return "GroupedAttention: expected heads of a width that is a multiple of 8, up to 256";
   for (int i = 0; i < 4; i++)
     if (in[pastKey].dims[i] != in[pastValue].dims[i]) return "GroupedAttention: expected caches of one shape";
   if (in[pastKey].dims[0] != B || in[pastKey].dims[1] != G) return "GroupedAttention: expected caches [B, kv_heads, capacity, D]";
@@ -342,15 +374,15 @@ static const char *understand(struct Run *run, const struct Input *in) {
   run->width = D;
   run->shared = k->heads / G;
   run->capacity = in[pastKey].dims[2];
-  const int isPacked = in[key].data == NULL;
+  const int isPacked = !in[key].isGiven;
   run->queryStride = isPacked ? (k->heads + 2 * G) * D : k->heads * D;
   run->keyStride = isPacked ? run->queryStride : G * D;
   run->query = in[query].data;
+    if (!hasShape(in + query, 3, B, S, run->queryStride)) return "GroupedAttention: expected queries [B, S, heads·D], or with keys and values behind them";
+  if (isPacked ? in[value].isGiven : !hasShape(in + key, 3, B, S, G * D) || !hasShape(in + value, 3, B, S, G * D))
+    return "GroupedAttention: expected keys and values [B, S, kv_heads·D], or neither";
   run->key = isPacked ? run->query + k->heads * D : in[key].data;
   run->value = isPacked ? run->key + G * D : in[value].data;
-  if (!hasShape(in + query, 3, B, S, run->queryStride)) return "GroupedAttention: expected queries [B, S, heads·D], or with keys and values behind them";
-  if (isPacked ? in[value].data != NULL : !hasShape(in + key, 3, B, S, G * D) || !hasShape(in + value, 3, B, S, G * D))
-    return "GroupedAttention: expected keys and values [B, S, kv_heads·D], or neither";
   if (!hasShape(in + lengths, 1, B, 0, 0)) return "GroupedAttention: expected lengths [B]";
   int64_t elements = 1;
   for (size_t i = 0; i < in[total].rank; i++) elements *= in[total].dims[i];
@@ -359,9 +391,10 @@ static const char *understand(struct Run *run, const struct Input *in) {
   run->isFirst = *(const int32_t *)in[total].data == S;
   for (int64_t b = 0; b < B; b++)
     if (pastOf(run, b) < 0 || pastOf(run, b) + S > run->capacity) return "GroupedAttention: a length is outside the cache";
-  if (in[positions].data != NULL && !hasShape(in + positions, 2, B, S, 0)) return "GroupedAttention: expected positions [B, S]";
+  if (in[positions].isGiven && !hasShape(in + positions, 2, B, S, 0)) return "GroupedAttention: expected positions [B, S]";
   run->positions = in[positions].data;
-  if (in[cosines].data != NULL) {
+  if (in[cosines].isGiven != in[sines].isGiven) return "GroupedAttention: expected both tables or neither";
+  if (in[cosines].isGiven) {
     run->cosines = in[cosines].data;
     run->sines = in[sines].data;
     run->tableRows = in[cosines].dims[0];
@@ -373,7 +406,7 @@ static const char *understand(struct Run *run, const struct Input *in) {
       if (position < 0 || position >= run->tableRows) return "GroupedAttention: a position is outside the tables";
     }
   }
-  if (in[bias].data != NULL) {
+  if (in[bias].isGiven) {
     const int64_t *dims = in[bias].dims;
     if (in[bias].rank != 4 || (dims[0] != 1 && dims[0] != B) || (dims[1] != 1 && dims[1] != k->heads) || dims[2] != S)
       return "GroupedAttention: expected a bias [B or 1, heads or 1, S, total]";
@@ -399,21 +432,26 @@ static Status attend(struct Run *run, void *context) {
   const Api api = k->api;
   const int64_t B = run->batch, S = run->tokens, D = run->width, rowsOfAToken = B * k->heads;
   int64_t most = 0;
-  for (int64_t b = 0; b < B; b++) most = larger(most, pastOf(run, b));
-  const int64_t allChunks = (most + S + chunk - 1) / chunk;
+  int64_t least = run->capacity;
+  for (int64_t b = 0; b < B; b++) {
+    most = larger(most, pastOf(run, b));
+    least = smaller(least, pastOf(run, b));
+  }
+  int64_t allChunks = (most + S + chunk - 1) / chunk;
+  if (k->window >= 0) allChunks = smaller(allChunks, (most - least + smaller(k->window, run->capacity) + mostTokens) / chunk + 2);
   const int64_t step = smaller(larger(smaller(mixedBytes / (allChunks * rowsOfAToken * D * (int64_t)sizeof(float)), mostTokens), fewestTokens), S);
   run->tasks = k->tasks;
   const int64_t forQueries = rowsOfAToken * S * D, forMixed = allChunks * step * rowsOfAToken * D, forSums = allChunks * step * rowsOfAToken * 2;
-  const int64_t floats = forQueries + forMixed + forSums + run->tasks * scratchOfATask(D);
+  const int64_t floats = forQueries + forMixed + forSums;
   RETURN_IF(allocate(api, k->allocator, floats * (int64_t)sizeof(float), (void **)&run->queries));
-  run->scratch = run->queries + forQueries;
-  run->mixed = run->scratch + run->tasks * scratchOfATask(D);
+  run->mixed = run->queries + forQueries;
   run->sums = run->mixed + forMixed;
 
   Status status = parallel(api, context, turnTokens, (B * S + tokensOfATask - 1) / tokensOfATask, run, k->tasks == 1);
   for (run->from = 0; status == NULL && run->from < S; run->from = run->to) {
     run->to = smaller(run->from + step, S);
-    run->chunks = (most + run->to + chunk - 1) / chunk;
+    run->skipped = firstChunk(run, least + run->from);
+    run->chunks = (most + run->to + chunk - 1) / chunk - run->skipped;
     const int64_t rows = (run->to - run->from) * rowsOfAToken;
     const int isSmall = k->tasks == 1 || rows * D * (most + run->to) < smallWork;
     status = parallel(api, context, mixChunks, run->tasks, run, isSmall);
@@ -451,8 +489,10 @@ static Status createKernel(const struct CustomOp *op, Api api, const void *info,
   RETURN_IF(attribute(api, info, "local_window_size", &made.window));
   RETURN_IF(attribute(api, info, "tasks", &made.tasks));
   RETURN_IF(floatAttribute(api, info, "scale", &made.scale));
-  if (made.groups < 1 || made.heads < 1 || made.heads % made.groups != 0 || made.tasks < 1 || made.window == 0 || made.window < -1)
-    return refuse(api, "GroupedAttention: expected num_heads to be a multiple of kv_num_heads, tasks of at least 1 and a window of at least 1, or -1");
+  if (made.groups < 1 || made.heads < 1 || made.heads > mostHeads || made.heads % made.groups != 0)
+    return refuse(api, "GroupedAttention: expected num_heads to be a multiple of kv_num_heads and at most 65536");
+  if (made.tasks < 1 || made.tasks > mostTasks || made.window == 0 || made.window < -1 || made.window > INT32_MAX)
+    return refuse(api, "GroupedAttention: expected 1 to 4096 tasks and a window of at least 1, or -1");
   RETURN_IF(openAllocator(api, info, &made.allocator));
   const Status status = allocate(api, made.allocator, sizeof made, (void **)&k);
   if (status != NULL) {

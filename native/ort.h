@@ -1,5 +1,5 @@
 // ONNX Runtime's C API as far as our operators use it: entries of its table by number, and what descriptions of operators have in common.
-// Freestanding: no C library, no state, no threads of its own.
+// Freestanding: no C library, no state, no threads of its own. scripts/native.mjs compiles what includes it to assets/native.
 #pragma once
 
 #include <immintrin.h>
@@ -93,6 +93,7 @@ INLINE Status valueData(Api api, const void *value, void **data) {
   return CALL(api, 51, Status (*)(void *, void **), (void *)value, data);
 }
 
+/** Dimensions are given up to this rank. */
 enum { highestRank = 8 };
 
 INLINE Status valueShape(Api api, const void *value, int64_t dims[highestRank], size_t *rank) {

@@ -132,6 +132,9 @@ interface GroupQueryAttributes {
   readonly [key: string]: number | boolean;
 }
 
+/** Of our own kernel. */
+const widestHead = 256;
+
 const groupQueryOperator: Operator<GroupQueryAttributes> = {
   name: "groupQueryAttention",
   infer(inputs, { heads, kvHeads, packed }) {
@@ -164,8 +167,8 @@ const groupQueryOperator: Operator<GroupQueryAttributes> = {
     const inputs = [query, key, value, pastKey, pastValue, lengths, total, ...tables, ...rest];
     const outputs = node.outputs.map((_, i) => emitter.output(node, i));
     const shared = { num_heads: heads, kv_num_heads: kvHeads, scale: float(scale), local_window_size: window };
-    if (emitter.operators.has("GroupedAttention") && softCap === 0)
-      emitter.node("GroupedAttention", inputs, outputs, { ...shared, tasks: emitter.tasks }, own);
+    const isOwn = emitter.operators.has("GroupedAttention") && softCap === 0 && Number(node.outputs[1].shape[3]) <= widestHead;
+    if (isOwn) emitter.node("GroupedAttention", inputs, outputs, { ...shared, tasks: emitter.tasks }, own);
     else {
       const attributes = { ...shared, softcap: float(softCap), do_rotary: ownRotary ? 1 : 0 };
       emitter.node("GroupQueryAttention", inputs, outputs, attributes, contrib);
@@ -192,7 +195,7 @@ export interface GroupQueryOptions {
  * Causal attention of new tokens over a cache that already holds the past: query [B, S, H·D], key and value [B, S, KV·D], or
  * the three joined as query [B, S, (H + 2 KV)·D] and no key and value; past key and value [B, KV, capacity, D], `lengths` [B] (i32) = past + S − 1, `total` (i32 scalar) = the largest past + S.
  * Bind each past and present to the same buffer: the kernel then writes the new rows in place. D must be a multiple of 8;
- * B > 1 needs S = 1, or no past at all. No derivative.
+ * B > 1 needs S = 1, or no past at all (ONNX Runtime's kernel). No derivative.
  */
 export function groupQueryAttention(
   inputs: { query: Tensor; key?: Tensor; value?: Tensor; pastKey: Tensor; pastValue: Tensor; lengths: Tensor; total: Tensor },

@@ -268,7 +268,7 @@ describe.skipIf(!isHere)("GroupedAttention", () => {
     expectSameBytes({ ...together, key: pastKey.data as Float32Array, value: pastValue.data as Float32Array }, together);
   });
 
-  test("what is not finite spoils the rows that see it", () => {
+  test("a key that is not finite spoils the rows that see it", () => {
     const made: Case = { ...shape, past: [3], tokens: 4 };
     const values = inputsOf(made);
     const clean = attend(two, made, values).output;
@@ -279,6 +279,44 @@ describe.skipIf(!isHere)("GroupedAttention", () => {
       expect([...spoilt.slice(row * 96, row * 96 + 48)]).toEqual(Array(48).fill(Number.NaN));
       expect(spoilt.slice(row * 96 + 48, row * 96 + 96)).toEqual(clean.slice(row * 96 + 48, row * 96 + 96));
     }
+  });
+
+  test("a row that sees nothing is zeros, and one that sees one key is its value", () => {
+    const made: Case = { ...shape, past: [70], tokens: 2, tree: "one bias" };
+    const values = inputsOf(made);
+    for (const hidden of [Number.NEGATIVE_INFINITY, -3.4028234663852886e38]) {
+      const bias = values.bias.data as Float32Array;
+      bias.fill(hidden);
+      bias[72 + 3] = 1;
+      const { output } = attend(two, made, values);
+      expect(output.slice(0, 96)).toEqual(new Float32Array(96));
+      const seen = (values.pastValue.data as Float32Array).slice(3 * 16, 4 * 16);
+      for (let head = 0; head < 3; head++) expect(output.slice(96 + head * 16, 96 + (head + 1) * 16)).toEqual(seen);
+    }
+  });
+
+  test("rows of a batch are the same bytes as alone; lengths of first prompts may be without their padding", () => {
+    const made: Case = { ...shape, past: [5, 0, 130, 64], tokens: 1, half: 8, packed: true };
+    const values = inputsOf(made);
+    const together = attend(two, made, values).output;
+    const row = (name: string, b: number): TensorBuffer => {
+      const { shape, data } = values[name];
+      const size = data.length / 4;
+      return bufferFrom("f32", [1, ...shape.slice(1)] as number[], (data as Float32Array).slice(b * size, (b + 1) * size));
+    };
+    made.past.forEach((held, b) => {
+      const alone: Values = {
+        ...values,
+        lengths: bufferFrom("i32", [1], Int32Array.of(held)),
+        total: bufferFrom("i32", [], Int32Array.of(held + 1)),
+      };
+      for (const name of ["query", "pastKey", "pastValue"]) alone[name] = row(name, b);
+      expect(attend(one, { ...made, past: [held] }, alone).output).toEqual(together.slice(b * 96, (b + 1) * 96));
+    });
+    const first: Case = { ...shape, past: [0, 0], tokens: 70, half: 8 };
+    const padded = inputsOf(first);
+    const whole = attend(two, first, padded);
+    expectSameBytes(attend(two, first, { ...padded, lengths: bufferFrom("i32", [2], Int32Array.of(69, 12)) }), whole);
   });
 
   test("runs of one program at the same time do not disturb each other", async () => {
@@ -335,6 +373,8 @@ describe.skipIf(!isHere)("GroupedAttention", () => {
       { tasks: 0 },
       { local_window_size: 0 },
       { local_window_size: -2 },
+      { num_heads: 2 ** 20 },
+      { tasks: 2 ** 20 },
     ];
     for (const wrong of wrongAttributes)
       expect(() => one.createSession(model(withLengths, wrong), { ownOperators: true }), JSON.stringify(wrong)).toThrow(BackendError);
@@ -378,6 +418,9 @@ describe.skipIf(!isHere)("GroupedAttention", () => {
       [/outside the cache/, withLengths, { held: 19, total: 21 }],
       [/outside the cache/, withLengths, { held: -1, total: 1 }],
       [/positions \[B, S\]/, { ...withLengths, positions: [1, 3] }],
+      [/multiple of 8, up to 256/, { ...withLengths, pastKey: [1, 2, 20, 264], pastValue: [1, 2, 20, 264] }],
+      [/too many dimensions/, { ...withLengths, total: Array(9).fill(1) }],
+      [/both tables/, { ...wide, sines: [20, 8] }],
       [/two tables/, { ...withLengths, ...tables }],
       [/two tables/, { ...wide, cosines: [20, 8], sines: [19, 8] }],
       [/outside the tables/, { ...wide, cosines: [6, 8], sines: [6, 8] }],
