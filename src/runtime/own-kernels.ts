@@ -1,5 +1,5 @@
-// Machine code of longwave's own for an operator that ONNX Runtime computes slowly on some processors: native/matmul-blocks.c, compiled by
-// scripts/native.mjs and shipped. Everything works without it, by ONNX Runtime's operators.
+// Machine code of longwave's own for operators that ONNX Runtime computes slowly on some processors: native/, compiled by scripts/native.mjs
+// and shipped. Everything works without it, by ONNX Runtime's operators.
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { UsageError } from "../base/errors.ts";

@@ -67,7 +67,10 @@ async function examine(measure: boolean, context: CommandContext): Promise<Docto
       });
     }
     if (operatorsFailure !== undefined) {
-      problems.push({ what: `the kernels for 4- and 8-bit weights do not load (${operatorsFailure}); speed is lower`, remedy: reinstall });
+      problems.push({
+        what: `our own kernels, for 4- and 8-bit weights and attention over the cache, do not load (${operatorsFailure}); speed is lower`,
+        remedy: reinstall,
+      });
     }
     // A backend that loads and then cannot run a program is no working backend.
     if (measure) speed = measureSpeed(backend, machine.freeMemoryBytes);
@@ -92,7 +95,8 @@ function print(report: DoctorReport, context: CommandContext): void {
   ];
   if (runtime) {
     rows.push(["ONNX Runtime", `${runtime.onnxruntime}, backend ${runtime.backend}, ${runtime.threads} threads`]);
-    if (runtime.ownKernels.length > 0) rows.push(["own kernels", `${runtime.ownKernels.join(", ")} (4- and 8-bit weights)`]);
+    if (runtime.ownKernels.length > 0)
+      rows.push(["own kernels", `${runtime.ownKernels.join(", ")} (4- and 8-bit weights; attention over the cache)`]);
   }
   if (speed) {
     rows.push(["matrix product", `${speed.matmulGflops.toFixed(0)} GFLOP/s (float32, 1024 x 1024)`]);
