@@ -104,7 +104,10 @@ async function prefill(runner: DecoderRunner, sequence: Sequence, drafter: Draft
   const options = { promptLength: prompt.length, signal };
   if (!drafter.needs.prompt) {
     const from = runner.cache.lengths[0];
-    if (from < end) await runner.prefillAsync(0, prompt.subarray(from, end), options);
+    if (from >= end) return;
+    const started = performance.now();
+    await runner.prefillAsync(0, prompt.subarray(from, end), options);
+    runner.costs.observePrompt(end - from, performance.now() - started);
     return;
   }
   // A drafter that reads the prompt's rows needs them computed.

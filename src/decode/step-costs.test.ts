@@ -22,6 +22,23 @@ describe("costs", () => {
     expect(costs.at(4)).toBeLessThan(15);
   });
 
+  test("until several sizes were seen, a further token costs what one of a prompt did", () => {
+    const costs = new StepCosts();
+    costs.observePrompt(100, 900);
+    costs.observePrompt(200, 800);
+    costs.observePrompt(3, 1);
+    for (let i = 0; i < 2; i++) costs.observe(1, 10);
+    expect(costs.at(1)).toBe(10);
+    expect(costs.at(4)).toBeCloseTo(10 + 3 * 4);
+    for (let i = 0; i < 2; i++) costs.observe(3, 12);
+    expect(costs.at(5)).toBeCloseTo(14);
+    // A prompt that was slower than single tokens tells nothing.
+    const slow = new StepCosts();
+    slow.observePrompt(50, 1000);
+    for (let i = 0; i < 2; i++) slow.observe(1, 10);
+    expect(slow.at(2)).toBeCloseTo(10.8);
+  });
+
   test("the first call of a size does not count, and nothing seen gives ratios", () => {
     const costs = new StepCosts();
     expect(costs.at(1)).toBe(1);

@@ -1,8 +1,10 @@
 // What a call of the target on n new tokens costs, learnt while it decodes, and how many drafts pay at that price. v(n) of a CPU is far
 // from 1 for all n, and it differs between machines and kinds of weights: a number that was fixed beforehand would be wrong for most.
 
-/** The share of one token's cost that a further token is taken to cost until it was measured. */
+/** The share of one token's cost that a further token is taken to cost until a prompt or a draft was measured. */
 const assumedSlope = 0.08;
+/** Prompts shorter than this tell little of what a token of a call costs. */
+const leastPrompt = 16;
 /** Weight of a new time in the running mean of its size. */
 const rate = 0.1;
 /** A time beyond so many times the mean is the machine's doing, and counts as this much. */
@@ -16,6 +18,13 @@ export class StepCosts {
   #counts = new Int32Array(64);
   /** Sizes seen, ascending. */
   readonly #sizes: number[] = [];
+  /** What a token of a prompt took at least: no further token of a call is much dearer, and without it drafts would have to find that out. */
+  #prompt = Number.POSITIVE_INFINITY;
+
+  /** A prompt of so many tokens took so long, in calls of whatever size. Counts until calls of several sizes were measured. */
+  observePrompt(tokens: number, milliseconds: number): void {
+    if (tokens >= leastPrompt) this.#prompt = Math.min(this.#prompt, milliseconds / tokens);
+  }
 
   /** A call on so many tokens took so long. The first call of a size does not count: it finds nothing bound and caches cold. */
   observe(tokens: number, milliseconds: number): void {
@@ -37,7 +46,10 @@ export class StepCosts {
     const means = this.#means;
     if (sizes.length === 0) return 1 + assumedSlope * (tokens - 1);
     const first = sizes[0];
-    if (sizes.length === 1) return (means[first] * (1 + assumedSlope * (tokens - 1))) / (1 + assumedSlope * (first - 1));
+    if (sizes.length === 1) {
+      if (first === 1 && this.#prompt < means[1]) return means[1] + this.#prompt * (tokens - 1);
+      return (means[first] * (1 + assumedSlope * (tokens - 1))) / (1 + assumedSlope * (first - 1));
+    }
     let next = 0;
     while (next < sizes.length - 1 && sizes[next] < tokens) next++;
     const [a, b] = next === 0 ? [sizes[0], sizes[1]] : [sizes[next - 1], sizes[next]];
