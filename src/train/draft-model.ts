@@ -1,25 +1,13 @@
 // Trains a small decoder to guess what a larger one says: cross-entropy with the larger one's most probable tokens and their probabilities
 // (Hinton et al. 2015; DistillSpec, Zhou et al. 2024, forward KL), mixed with the tokens that were said. Only places that count are learnt.
 // Letters: B rows, T positions, K tokens that a place is told of, N = B·T.
-import { z } from "zod";
 import { DataError } from "../base/errors.ts";
 import { BatchLoader, evaluationBatches, type PackedRows } from "../data/index.ts";
-import {
-  checkTrainerState,
-  type JsonRecord,
-  type Metrics,
-  restoreTrainerState,
-  type StepResult,
-  saveTrainerState,
-  type Trainable,
-} from "../engine/index.ts";
+import { type JsonRecord, type Metrics, type StepResult, saveTrainerState, type Trainable } from "../engine/index.ts";
 import { loadDecoder } from "../models/decoder/checkpoint.ts";
 import { type DecoderTensors, decoderForward, decoderLogits } from "../models/decoder/decoder.ts";
 import type { DecoderParameters } from "../models/decoder/parameters.ts";
-import type { ParameterSpec } from "../nn/parameter.ts";
-import { clipFactor, createNorm, createOptimizer, createSchedule } from "../optim/index.ts";
 import type { Backend } from "../runtime/backend.ts";
-import { allocateFlat, type FlatBuffer } from "../runtime/flat.ts";
 import { type BoundProgram, compile, type Program, spec, type TensorSpec } from "../runtime/program.ts";
 import { reshape, sum } from "../tensor/core.ts";
 import { div, exp, mul, neg } from "../tensor/elementwise.ts";
@@ -31,15 +19,10 @@ import { argmax } from "../tensor/reduce.ts";
 import { slice } from "../tensor/shape.ts";
 import { mapTree } from "../tensor/tree.ts";
 import type { TrainableDecoder } from "./decoder-program.ts";
-import { fusedRows, withAdamWForEmbeddings } from "./language-model.ts";
-import type { MedusaTrainingOptions, medusaTrainingSchema } from "./medusa.ts";
+import { GradientUpdate, type UpdateOptions } from "./gradient-update.ts";
 
 /** The part of drafter training's settings that a draft model has as well. */
-export type DraftTrainingOptions = Pick<
-  z.output<typeof medusaTrainingSchema>,
-  "batchSize" | "learningRate" | "maxGradientNorm" | "schedule" | "optimizer"
-> &
-  Pick<MedusaTrainingOptions, "evaluationBatches">;
+export type DraftTrainingOptions = Omit<UpdateOptions, "totalSteps"> & { batchSize: number; evaluationBatches?: number };
 
 /** Rows with what the target said of each place: `bind` gives the memory that `fill` writes besides the batch. */
 export interface DistillationRows extends PackedRows {
@@ -85,22 +68,16 @@ interface Memory {
   };
 }
 
-const stateSchema = z.object({ data: z.object({ epoch: z.int().nonnegative(), index: z.int().nonnegative() }) });
-
 export class DraftModelTrainer implements Trainable {
   readonly decoder: TrainableDecoder;
   readonly options: DraftTrainingOptions;
   readonly #backend: Backend;
   readonly #data: DraftModelData;
   readonly #hooks: DraftModelHooks;
-  readonly #gradients: FlatBuffer<DecoderParameters<ParameterSpec>>;
   readonly #program: Program<Inputs, StepOutputs>;
   readonly #step: BoundProgram<Inputs, StepOutputs>;
-  readonly #weights: Float32Array;
   readonly #loader: BatchLoader;
-  readonly #optimizer: ReturnType<typeof createOptimizer>;
-  readonly #norm: ReturnType<typeof createNorm>;
-  readonly #schedule: (step: number) => number;
+  readonly #update: GradientUpdate<TrainableDecoder["specs"]>;
   #evaluation: DraftEvaluation | undefined;
 
   /** @param options.totalSteps of the whole run: the schedule's length. */
@@ -116,10 +93,9 @@ export class DraftModelTrainer implements Trainable {
     this.#backend = backend;
     this.#data = data;
     this.#hooks = hooks;
-    const { batchSize, schedule, optimizer } = options;
+    const { batchSize } = options;
     const { train } = data;
-    this.#schedule = createSchedule(schedule, { totalSteps });
-    this.#gradients = allocateFlat(decoder.specs, decoder.parameters.layout);
+    this.#update = new GradientUpdate(backend, decoder, { ...options, totalSteps });
     this.#program = compile(
       backend,
       (inputs): StepOutputs => {
@@ -130,35 +106,20 @@ export class DraftModelTrainer implements Trainable {
       inputSpecs(decoder, batchSize, train),
       { name: "draft model training step" },
     );
-    this.#step = this.#program.bind({ parameters: decoder.parameters.tree } as never, { gradients: this.#gradients.tree } as never);
+    this.#step = this.#program.bind({ parameters: decoder.parameters.tree } as never, { gradients: this.#update.gradients.tree } as never);
     const memory = this.#step as unknown as Memory;
-    this.#weights = memory.inputs.weights.data;
-    train.bind({ ids: memory.inputs.top.data, weights: this.#weights });
+    train.bind({ ids: memory.inputs.top.data, weights: memory.inputs.weights.data });
     this.#loader = new BatchLoader(train, batchOf(memory), { batchSize, seed, shiftWindows: false });
-    this.#optimizer = createOptimizer(
-      backend,
-      withAdamWForEmbeddings(optimizer),
-      decoder.parameters,
-      this.#gradients,
-      { plain: { weightDecay: 0 } },
-      { fusedRows: fusedRows(decoder.specs) },
-    );
-    this.#norm = createNorm(backend, this.#gradients);
   }
 
   async step(index: number): Promise<StepResult> {
-    const { learningRate, maxGradientNorm } = this.options;
-    const rate = learningRate * this.#schedule(index);
     this.#loader.next();
     await this.#step.runAsync();
     const loss = Number((this.#step.outputs as unknown as { loss: { data: Float32Array } }).loss.data[0]);
-    const gradientNorm = this.#norm.compute();
+    const { metrics, skipped } = this.#update.apply(index, loss);
     const { epoch, index: row } = this.#loader.position;
-    const metrics = { loss, learningRate: rate, gradientNorm, epoch: epoch + row / this.#loader.rowsPerEpoch };
-    const tokens = this.options.batchSize * this.#data.train.length;
-    if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) return { metrics, tokens, skipped: true };
-    this.#optimizer.step({ learningRate: rate, gradientScale: maxGradientNorm > 0 ? clipFactor(gradientNorm, maxGradientNorm) : 1 });
-    return { metrics, tokens };
+    metrics.epoch = epoch + row / this.#loader.rowsPerEpoch;
+    return { metrics, tokens: this.options.batchSize * this.#data.train.length, skipped };
   }
 
   /** See {@link DraftEvaluation.run}. */
@@ -176,7 +137,7 @@ export class DraftModelTrainer implements Trainable {
 
   save(directory: string): void {
     this.#hooks.save(directory);
-    saveTrainerState(directory, this.#optimizer.state());
+    saveTrainerState(directory, this.#update.state());
   }
 
   state(): JsonRecord {
@@ -184,16 +145,13 @@ export class DraftModelTrainer implements Trainable {
   }
 
   restore(directory: string, state: JsonRecord): void {
-    const { data } = checkTrainerState(stateSchema, state, directory, ["a position in the data", "a training run of a draft model"]);
-    const { parameters: saved } = loadDecoder(directory);
-    restoreTrainerState(directory, { live: this.decoder.parameters, saved, buffers: this.#optimizer.state() });
-    this.#loader.restore(data);
+    const load = () => loadDecoder(directory).parameters;
+    this.#loader.restore(this.#update.restore(directory, state, "a training run of a draft model", load));
   }
 
   dispose(): void {
     this.#evaluation?.dispose();
-    this.#optimizer.dispose();
-    this.#norm.dispose();
+    this.#update.dispose();
     this.#program.dispose();
   }
 }

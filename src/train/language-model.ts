@@ -5,40 +5,23 @@ import { join } from "node:path";
 import { z } from "zod";
 import { parseOptions } from "../base/schema.ts";
 import { type Batch, BatchLoader, type LoaderPosition, type PackedRows } from "../data/index.ts";
-import {
-  checkTrainerState,
-  type JsonRecord,
-  type Metrics,
-  restoreTrainerState,
-  type StepResult,
-  saveTrainerState,
-  type Trainable,
-} from "../engine/index.ts";
+import { type JsonRecord, type Metrics, type StepResult, saveTrainerState, type Trainable } from "../engine/index.ts";
 import { loadDecoder, saveDecoder } from "../models/decoder/checkpoint.ts";
 import { languageModelLoss, trainingLoss } from "../models/decoder/decoder.ts";
 import { estimateDecoder } from "../models/decoder/estimate.ts";
 import type { DecoderParameters } from "../models/decoder/parameters.ts";
 import type { ParameterSpec } from "../nn/parameter.ts";
-import {
-  clipFactor,
-  createAccumulator,
-  createEma,
-  createNorm,
-  createOptimizer,
-  createSchedule,
-  type OptimizerOptions,
-  scheduleSchema,
-  trainingOptimizerSchema,
-} from "../optim/index.ts";
+import { createAccumulator, createEma, scheduleSchema, trainingOptimizerSchema } from "../optim/index.ts";
 import type { Backend } from "../runtime/backend.ts";
 import { type TensorBuffer, viewOf } from "../runtime/buffer.ts";
 import { allocateFlat, type FlatBuffer } from "../runtime/flat.ts";
 import { type BoundProgram, compile, type Program } from "../runtime/program.ts";
 import { gradients } from "../tensor/gradient.ts";
 import type { Tensor } from "../tensor/graph.ts";
-import { flatten, unflatten } from "../tensor/tree.ts";
+import { unflatten } from "../tensor/tree.ts";
 import { type BatchBuffers, lossArguments, type StepInputs, stepInputs, type TrainableDecoder } from "./decoder-program.ts";
 import { Evaluator } from "./evaluator.ts";
+import { GradientUpdate } from "./gradient-update.ts";
 
 export const languageModelSchema = z.strictObject({
   batchSize: z.int().positive().default(8).describe("Sequences of a micro-batch"),
@@ -80,8 +63,6 @@ export interface LanguageModelHooks {
   peakFlops?: number;
 }
 
-const stateSchema = z.object({ data: z.object({ epoch: z.int().nonnegative(), index: z.int().nonnegative() }) });
-
 type Parameters = DecoderParameters<ParameterSpec>;
 interface StepOutputs {
   loss: Tensor;
@@ -96,17 +77,13 @@ export class LanguageModelTrainer implements Trainable {
   readonly #backend: Backend;
   readonly #data: LanguageModelData;
   readonly #hooks: LanguageModelHooks;
-  readonly #gradients: FlatBuffer<Parameters>;
-  readonly #sum: FlatBuffer<Parameters> | undefined;
   readonly #program: Program<StepInputs, StepOutputs>;
   readonly #step: BoundProgram<StepInputs, StepOutputs>;
   readonly #batch: Batch;
   readonly #loader: BatchLoader;
-  readonly #optimizer: ReturnType<typeof createOptimizer>;
-  readonly #norm: ReturnType<typeof createNorm>;
+  readonly #update: GradientUpdate<Parameters>;
   readonly #accumulator: ReturnType<typeof createAccumulator> | undefined;
   readonly #ema: ReturnType<typeof createEma> | undefined;
-  readonly #schedule: (step: number) => number;
   readonly #flopsPerToken: number;
   #evaluation: Evaluator | undefined;
   /** Of the step that runs or ran last: what reproduces it. */
@@ -129,13 +106,14 @@ export class LanguageModelTrainer implements Trainable {
     this.#backend = backend;
     this.#data = data;
     this.#hooks = hooks;
-    this.#schedule = createSchedule(this.options.schedule, { totalSteps });
     const { batchSize, accumulate, isolateDocuments } = this.options;
     const { length, canShift } = data.train;
     this.tokensPerStep = batchSize * length * accumulate;
     this.#flopsPerToken = estimateDecoder(decoder.config, length).trainingFlopsPerToken;
-    this.#gradients = allocateFlat(decoder.specs, decoder.parameters.layout);
-    if (accumulate > 1) this.#sum = allocateFlat(decoder.specs, decoder.parameters.layout);
+    this.#update = new GradientUpdate(backend, decoder, { ...this.options, totalSteps });
+    const { gradients: total } = this.#update;
+    // Of a micro-batch, where there are several: they are added up.
+    const own = accumulate > 1 ? allocateFlat(decoder.specs, decoder.parameters.layout) : total;
     this.#program = compile(
       backend,
       (inputs): StepOutputs => {
@@ -145,7 +123,7 @@ export class LanguageModelTrainer implements Trainable {
       stepInputs(decoder, batchSize, length, { weighted: true, isolateDocuments }),
       { name: "training step" },
     );
-    this.#step = this.#program.bind({ parameters: decoder.parameters.tree } as never, { gradients: this.#gradients.tree } as never);
+    this.#step = this.#program.bind({ parameters: decoder.parameters.tree } as never, { gradients: own.tree } as never);
     const { ids, labels, weights, documents, positions } = this.#step.inputs as unknown as BatchBuffers;
     this.#batch = {
       inputs: ids.data,
@@ -154,21 +132,15 @@ export class LanguageModelTrainer implements Trainable {
       ...(isolateDocuments ? { documentIds: documents?.data, positions: positions?.data } : {}),
     };
     this.#loader = new BatchLoader(data.train, this.#batch, { batchSize, seed, shiftWindows: canShift });
-    const target = this.#sum ?? this.#gradients;
-    const { optimizer } = this.options;
-    this.#optimizer = createOptimizer(backend, withAdamWForEmbeddings(optimizer), decoder.parameters, target, plainGroups, {
-      fusedRows: fusedRows(decoder.specs),
-    });
-    this.#norm = createNorm(backend, target);
-    this.#accumulator = this.#sum && createAccumulator(backend, this.#gradients, this.#sum);
+    this.#accumulator = own === total ? undefined : createAccumulator(backend, own, total);
     this.#ema = this.options.ema > 0 ? createEma(backend, decoder.parameters, { decay: this.options.ema }) : undefined;
   }
 
   async step(index: number): Promise<StepResult> {
     const startedAt = performance.now();
-    const { accumulate, learningRate, maxGradientNorm } = this.options;
-    const rate = learningRate * this.#schedule(index);
-    const record: StepRecord = { step: index, learningRate: rate, dataPosition: this.#loader.position, microBatch: accumulate - 1 };
+    const { accumulate } = this.options;
+    const learningRate = this.#update.learningRate(index);
+    const record: StepRecord = { step: index, learningRate, dataPosition: this.#loader.position, microBatch: accumulate - 1 };
     this.#record = record;
     let [loss, tokens] = [0, 0];
     this.#accumulator?.zero();
@@ -188,12 +160,8 @@ export class LanguageModelTrainer implements Trainable {
       }
     }
     loss /= tokens;
-    const scale = this.#sum ? this.tokensPerStep / tokens : 1;
-    const gradientNorm = this.#norm.compute() * scale;
-    const metrics: Record<string, number> = { loss, learningRate: rate, gradientNorm };
-    if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) return { metrics, tokens, skipped: true };
-    const clip = maxGradientNorm > 0 ? clipFactor(gradientNorm, maxGradientNorm) : 1;
-    this.#optimizer.step({ learningRate: rate, gradientScale: scale * clip });
+    const { metrics, skipped } = this.#update.apply(index, loss, this.#accumulator ? this.tokensPerStep / tokens : 1);
+    if (skipped) return { metrics, tokens, skipped };
     this.#ema?.update();
     if (this.#hooks.peakFlops) {
       const seconds = (performance.now() - startedAt) / 1000;
@@ -245,10 +213,8 @@ export class LanguageModelTrainer implements Trainable {
   }
 
   restore(directory: string, state: JsonRecord): void {
-    const { data } = checkTrainerState(stateSchema, state, directory, ["a position in the data", "a training run of a language model"]);
-    const { parameters: saved } = loadDecoder(directory);
-    restoreTrainerState(directory, { live: this.decoder.parameters, saved, buffers: this.#state() });
-    this.#loader.restore(data);
+    const load = () => loadDecoder(directory).parameters;
+    this.#loader.restore(this.#update.restore(directory, state, "a training run of a language model", load, this.#state()));
   }
 
   /**
@@ -258,7 +224,7 @@ export class LanguageModelTrainer implements Trainable {
   dump(directory: string): void {
     const { batch, ...record } = this.#record ?? {};
     const norms: Record<string, string> = {};
-    for (const [path, { data }] of (this.#sum ?? this.#gradients).leaves)
+    for (const [path, { data }] of this.#update.gradients.leaves)
       norms[path] = String(Math.sqrt((data as Float32Array).reduce((sum, x) => sum + x * x, 0)));
     const arrays = Object.entries(batch ?? copyBatch(this.#batch)).map(([name, values]) => [name, Array.from(values as Int32Array)]);
     writeFileSync(
@@ -271,8 +237,7 @@ export class LanguageModelTrainer implements Trainable {
 
   dispose(): void {
     this.#evaluation?.dispose();
-    this.#optimizer.dispose();
-    this.#norm.dispose();
+    this.#update.dispose();
     this.#accumulator?.dispose();
     this.#ema?.dispose();
     this.#program.dispose();
@@ -291,7 +256,7 @@ export class LanguageModelTrainer implements Trainable {
   #state(): Record<string, TensorBuffer> {
     const named = (prefix: string, state: Readonly<Record<string, TensorBuffer>>) =>
       Object.entries(state).map(([name, buffer]) => [`${prefix}.${name}`, buffer] as const);
-    return Object.fromEntries([...named("optimizer", this.#optimizer.state()), ...(this.#ema ? named("ema", this.#ema.state()) : [])]);
+    return Object.fromEntries([...named("optimizer", this.#update.state()), ...(this.#ema ? named("ema", this.#ema.state()) : [])]);
   }
 }
 
@@ -308,20 +273,6 @@ interface StepRecord {
 
 const copyBatch = (batch: Batch): Batch =>
   Object.fromEntries(Object.entries(batch).map(([name, values]) => [name, (values as Int32Array).slice()])) as unknown as Batch;
-
-/** Norms, biases and positions are not decayed. */
-const plainGroups = { plain: { weightDecay: 0 } };
-
-/** Muon is for matrices between hidden layers; embeddings and the output matrix stay with AdamW (Jordan et al. 2024). */
-export function withAdamWForEmbeddings(options: z.output<typeof trainingOptimizerSchema>): OptimizerOptions {
-  return options.kind === "muon" && options.adamwGroups.length === 0 ? { ...options, adamwGroups: ["embedding"] } : options;
-}
-
-/** Rows of the matrices that are stored as one: Muon orthogonalises each by itself. */
-export function fusedRows(specs: Parameters): Record<string, number[]> {
-  const fused = flatten<ParameterSpec>(specs as never).filter(([, { parts, shape }]) => parts && shape.length === 2);
-  return Object.fromEntries(fused.map(([path, { parts }]) => [path, (parts ?? []).map(({ rows }) => rows)]));
-}
 
 /** A buffer of another use (averages) seen as the decoder's parameters. */
 function flatOver(buffer: TensorBuffer, { specs, parameters: { layout } }: TrainableDecoder): FlatBuffer<Parameters> {

@@ -5,25 +5,15 @@ import { z } from "zod";
 import { UsageError } from "../base/errors.ts";
 import { parseOptions } from "../base/schema.ts";
 import { type Batch, BatchLoader, evaluationBatches, type PackedRows } from "../data/index.ts";
-import {
-  checkTrainerState,
-  type JsonRecord,
-  type Metrics,
-  restoreTrainerState,
-  type StepResult,
-  saveTrainerState,
-  type Trainable,
-} from "../engine/index.ts";
+import { type JsonRecord, type Metrics, type StepResult, saveTrainerState, type Trainable } from "../engine/index.ts";
 import { decoderForward, finalNorm, outputMatrix } from "../models/decoder/decoder.ts";
 import type { DecoderParameters } from "../models/decoder/parameters.ts";
 import type { InferenceModel } from "../models/decoder/quantise.ts";
 import { checkMedusaTarget, type MedusaHeads, type MedusaParameters, medusaLogits } from "../models/heads/medusa.ts";
 import { loadMedusa, type MedusaInfo, saveMedusa } from "../models/heads/medusa-checkpoint.ts";
-import type { ParameterSpec } from "../nn/parameter.ts";
-import { clipFactor, createNorm, createOptimizer, createSchedule, scheduleSchema, trainingOptimizerSchema } from "../optim/index.ts";
+import { scheduleSchema, trainingOptimizerSchema } from "../optim/index.ts";
 import type { Backend } from "../runtime/backend.ts";
 import type { TensorBuffer } from "../runtime/buffer.ts";
-import { allocateFlat, type FlatBuffer } from "../runtime/flat.ts";
 import { type BoundProgram, compile, type Program, spec, type TensorSpec } from "../runtime/program.ts";
 import { reshape, stopGradient, sum } from "../tensor/core.ts";
 import type { DType } from "../tensor/dtype.ts";
@@ -34,6 +24,7 @@ import { labelLogProbs } from "../tensor/loss.ts";
 import { topK } from "../tensor/reduce.ts";
 import { pad, slice, stack } from "../tensor/shape.ts";
 import { flatten, mapTree } from "../tensor/tree.ts";
+import { GradientUpdate } from "./gradient-update.ts";
 
 export const medusaTrainingSchema = z.strictObject({
   batchSize: z.int().positive().default(8).describe("Sequences of a step"),
@@ -94,8 +85,6 @@ interface Buffers {
   weights: TensorBuffer<"f32">;
 }
 
-const stateSchema = z.object({ data: z.object({ epoch: z.int().nonnegative(), index: z.int().nonnegative() }) });
-
 export class MedusaTrainer implements Trainable {
   readonly heads: MedusaHeads;
   readonly options: z.output<typeof medusaTrainingSchema>;
@@ -103,13 +92,10 @@ export class MedusaTrainer implements Trainable {
   readonly #target: InferenceModel;
   readonly #data: MedusaData;
   readonly #info: () => MedusaInfo;
-  readonly #gradients: FlatBuffer<MedusaParameters<ParameterSpec>>;
   readonly #program: Program<Inputs, StepOutputs>;
   readonly #step: BoundProgram<Inputs, StepOutputs>;
   readonly #loader: BatchLoader;
-  readonly #optimizer: ReturnType<typeof createOptimizer>;
-  readonly #norm: ReturnType<typeof createNorm>;
-  readonly #schedule: (step: number) => number;
+  readonly #update: GradientUpdate<MedusaHeads["specs"]>;
   #calibration: Calibrator | undefined;
 
   /**
@@ -142,9 +128,8 @@ export class MedusaTrainer implements Trainable {
     this.#target = target;
     this.#data = data;
     this.#info = info;
-    const { batchSize, headDecay, schedule, optimizer } = this.options;
-    this.#schedule = createSchedule(schedule, { totalSteps });
-    this.#gradients = allocateFlat(heads.specs, heads.parameters.layout);
+    const { batchSize, headDecay } = this.options;
+    this.#update = new GradientUpdate(backend, heads, { ...this.options, totalSteps });
     this.#program = compile(
       backend,
       (inputs): StepOutputs => {
@@ -156,25 +141,20 @@ export class MedusaTrainer implements Trainable {
       inputSpecs(target, heads, batchSize, length),
       { name: "medusa training step", weights: frozen(target) },
     );
-    this.#step = this.#program.bind({ heads: heads.parameters.tree } as never, { gradients: this.#gradients.tree } as never);
+    this.#step = this.#program.bind({ heads: heads.parameters.tree } as never, { gradients: this.#update.gradients.tree } as never);
     this.#loader = new BatchLoader(data.train, batchOf(this.#step), { batchSize, seed, shiftWindows: data.train.canShift });
-    this.#optimizer = createOptimizer(backend, optimizer, heads.parameters, this.#gradients, { plain: { weightDecay: 0 } });
-    this.#norm = createNorm(backend, this.#gradients);
   }
 
   async step(index: number): Promise<StepResult> {
-    const { learningRate, maxGradientNorm, batchSize } = this.options;
-    const rate = learningRate * this.#schedule(index);
     this.#loader.next();
     await this.#step.runAsync();
     const { loss, losses } = this.#step.outputs as unknown as { loss: TensorBuffer<"f32">; losses: TensorBuffer<"f32"> };
-    const gradientNorm = this.#norm.compute();
-    const metrics = { loss: loss.data[0], ...named("loss", losses.data), learningRate: rate, gradientNorm };
-    const tokens = batchSize * this.#data.train.length;
-    if (!Number.isFinite(metrics.loss) || !Number.isFinite(gradientNorm)) return { metrics, tokens, skipped: true };
-    const clip = maxGradientNorm > 0 ? clipFactor(gradientNorm, maxGradientNorm) : 1;
-    this.#optimizer.step({ learningRate: rate, gradientScale: clip });
-    return { metrics, tokens };
+    const { metrics, skipped } = this.#update.apply(index, loss.data[0]);
+    return {
+      metrics: { loss: metrics.loss, ...named("loss", losses.data), ...metrics },
+      tokens: this.options.batchSize * this.#data.train.length,
+      skipped,
+    };
   }
 
   /** loss, and share of positions at which the first guess of head k is right: accuracy1, accuracy2 … */
@@ -204,7 +184,7 @@ export class MedusaTrainer implements Trainable {
 
   save(directory: string): void {
     saveMedusa(directory, this.heads, this.#info());
-    saveTrainerState(directory, this.#optimizer.state());
+    saveTrainerState(directory, this.#update.state());
   }
 
   state(): JsonRecord {
@@ -212,16 +192,13 @@ export class MedusaTrainer implements Trainable {
   }
 
   restore(directory: string, state: JsonRecord): void {
-    const { data } = checkTrainerState(stateSchema, state, directory, ["a position in the data", "a training run of Medusa heads"]);
-    const { parameters: saved } = loadMedusa(directory);
-    restoreTrainerState(directory, { live: this.heads.parameters, saved, buffers: this.#optimizer.state() });
-    this.#loader.restore(data);
+    const load = () => loadMedusa(directory).parameters;
+    this.#loader.restore(this.#update.restore(directory, state, "a training run of Medusa heads", load));
   }
 
   dispose(): void {
     this.#calibration?.dispose();
-    this.#optimizer.dispose();
-    this.#norm.dispose();
+    this.#update.dispose();
     this.#program.dispose();
   }
 
