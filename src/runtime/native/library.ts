@@ -60,15 +60,15 @@ export function libraryPath(platform: string = process.platform, arch: string = 
 }
 
 /**
- * Libraries of this thread by path, for as long as it lives. koffi unloads a library when its handle is collected, and the functions
- * decoded from it do not keep the handle: a later call would jump into unmapped memory.
+ * What this thread loaded, by path, for as long as it lives. koffi unloads a library when its handle is collected, and the functions
+ * decoded from it do not keep the handle: a later call would jump into unmapped memory. `library` where it is ONNX Runtime.
  */
-const loaded = new Map<string, { library: Library; handle: unknown }>();
+const loaded = new Map<string, { handle: ReturnType<Koffi["load"]>; library?: Library }>();
 
 /** Loads the library and decodes every function of `signatures`. @throws BackendError when it is missing or too old. */
 export function loadLibrary(path: string = libraryPath()): Library {
-  const known = loaded.get(path);
-  if (known !== undefined) return known.library;
+  const known = loaded.get(path)?.library;
+  if (known !== undefined) return known;
   let koffi: Koffi;
   let handle: ReturnType<Koffi["load"]>;
   let base: bigint;
@@ -122,7 +122,7 @@ export function loadLibrary(path: string = libraryPath()): Library {
       return out[0];
     },
   };
-  loaded.set(path, { library, handle });
+  loaded.set(path, { handle, library });
   return library;
 }
 
@@ -133,14 +133,11 @@ function argumentType(kind: ArgumentKind): string {
   return kind === "path" ? (process.platform === "win32" ? "str16" : "str") : types[kind];
 }
 
-/** Handles are kept as those of `loaded` are, and for the same reason. */
-const handles = new Map<string, ReturnType<Koffi["load"]>>();
-
 function addressFrom(koffi: Koffi, path: string, name: string): bigint {
   try {
-    const handle = handles.get(path) ?? koffi.load(path);
-    handles.set(path, handle);
-    return handle.func(name, "void *", [])();
+    const entry = loaded.get(path) ?? { handle: koffi.load(path) };
+    loaded.set(path, entry);
+    return entry.handle.func(name, "void *", [])();
   } catch (cause) {
     throw new BackendError(`${path}: ${errorText(cause)}`, { cause });
   }
