@@ -24,6 +24,7 @@ export {
 } from "./events.ts";
 export { type LoopOptions, runLoop } from "./loop.ts";
 export { changeableSettings, type LoopSettings, loopSchema } from "./loop-options.ts";
+export { createModelOptimizer } from "./model-optimizer.ts";
 export type { ResumeReference } from "./resume.ts";
 export { createRunDirectory, listRuns, type NewRun, openRunDirectory, type RunDirectory } from "./run-directory.ts";
 export { deriveSeed, type SeedStreams, seedStreams } from "./seeds.ts";

@@ -2,12 +2,10 @@
 // norm is not finite nothing changes. It knows the state of the optimiser, so that a run can be resumed from a checkpoint.
 import { z } from "zod";
 import type { LoaderPosition } from "../data/index.ts";
-import { checkTrainerState, type JsonRecord, type NamedBuffers, restoreTrainerState } from "../engine/index.ts";
-import type { ParameterSpec } from "../nn/parameter.ts";
-import { clipFactor, createNorm, createOptimizer, createSchedule, type trainingOptimizerSchema } from "../optim/index.ts";
+import { checkTrainerState, createModelOptimizer, type JsonRecord, type NamedBuffers, restoreTrainerState } from "../engine/index.ts";
+import { clipFactor, createNorm, createSchedule, type Optimizer, type trainingOptimizerSchema } from "../optim/index.ts";
 import type { Backend } from "../runtime/backend.ts";
-import { allocateFlat, type FlatBuffer, type FlatLayout } from "../runtime/flat.ts";
-import { flatten } from "../tensor/tree.ts";
+import { allocateFlat, type FlatBuffer } from "../runtime/flat.ts";
 
 export interface UpdateOptions {
   /** Peak; the schedule multiplies it. */
@@ -26,7 +24,7 @@ export class GradientUpdate<T> {
   readonly #parameters: FlatBuffer<T>;
   readonly #options: UpdateOptions;
   readonly #schedule: ReturnType<typeof createSchedule>;
-  readonly #optimizer: ReturnType<typeof createOptimizer>;
+  readonly #optimizer: Optimizer;
   readonly #norm: ReturnType<typeof createNorm>;
 
   /** @throws UsageError for options that do not fit each other or the parameters. */
@@ -35,10 +33,7 @@ export class GradientUpdate<T> {
     this.#options = options;
     this.#schedule = createSchedule(options.schedule, { totalSteps: options.totalSteps });
     this.gradients = allocateFlat(specs, parameters.layout);
-    const optimizer = withAdamWForEmbeddings(options.optimizer, parameters.layout);
-    // Norms, biases and positions are not decayed.
-    const groups = { plain: { weightDecay: 0 } };
-    this.#optimizer = createOptimizer(backend, optimizer, parameters, this.gradients, groups, { fusedRows: fusedRows(specs) });
+    this.#optimizer = createModelOptimizer(backend, { specs, parameters }, this.gradients, options.optimizer);
     this.#norm = createNorm(backend, this.gradients);
   }
 
@@ -85,15 +80,3 @@ export class GradientUpdate<T> {
 }
 
 const stateSchema = z.object({ data: z.object({ epoch: z.int().nonnegative(), index: z.int().nonnegative() }) });
-
-/** Muon is for matrices between hidden layers; embeddings and the output matrix stay with AdamW (Jordan et al. 2024). */
-function withAdamWForEmbeddings(options: UpdateOptions["optimizer"], { groups }: FlatLayout) {
-  const isNeeded = options.kind === "muon" && options.adamwGroups.length === 0 && groups.some(({ name }) => name === "embedding");
-  return isNeeded ? { ...options, adamwGroups: ["embedding"] } : options;
-}
-
-/** Rows of the matrices that are stored as one: Muon orthogonalises each by itself. */
-function fusedRows(specs: unknown): Record<string, number[]> {
-  const fused = flatten<ParameterSpec>(specs as never).filter(([, { parts, shape }]) => parts && shape.length === 2);
-  return Object.fromEntries(fused.map(([path, { parts }]) => [path, (parts ?? []).map(({ rows }) => rows)]));
-}

@@ -8,6 +8,7 @@ import { AbortedError } from "../../base/errors.ts";
 import { parseOptions } from "../../base/schema.ts";
 import {
   checkTrainerState,
+  createModelOptimizer,
   deriveSeed,
   type JsonRecord,
   type Metrics,
@@ -17,7 +18,7 @@ import {
   type Trainable,
 } from "../../engine/index.ts";
 import { loadDecoder, saveDecoder } from "../../models/decoder/checkpoint.ts";
-import { createOptimizer, createSchedule, type Optimizer } from "../../optim/index.ts";
+import { createSchedule, type Optimizer } from "../../optim/index.ts";
 import type { Backend } from "../../runtime/backend.ts";
 import type { TensorBuffer } from "../../runtime/buffer.ts";
 import { allocateFlat, type FlatBuffer } from "../../runtime/flat.ts";
@@ -55,9 +56,6 @@ export interface GroupPolicyHooks {
 }
 
 const stateSchema = z.object({ place: z.int().nonnegative(), numTokens: z.int().nonnegative() });
-
-/** Norms, biases and positions are not decayed. */
-const plainGroups = { plain: { weightDecay: 0 } };
 
 export class GroupPolicyTrainer implements Trainable {
   readonly decoder: PolicyDecoder;
@@ -122,7 +120,7 @@ export class GroupPolicyTrainer implements Trainable {
     const numRows = settings.promptsPerStep * numGenerations;
     const microRows = this.#updates.microBatchOf(this.#updates.minibatchRows(numRows));
     const target = this.#updates.gradientsFor(Math.ceil(this.#updates.minibatchRows(numRows) / microRows));
-    this.#optimizer = createOptimizer(backend, settings.optimizer, decoder.parameters, target, plainGroups);
+    this.#optimizer = createModelOptimizer(backend, decoder, target, settings.optimizer);
     this.#schedule = createSchedule(settings.schedule, { totalSteps });
     if (settings.beta > 0 || data.heldOut) this.#reference = copyOf(decoder);
   }
