@@ -50,10 +50,10 @@ export interface EncodedChat {
 /** Bounds of what a template may do. */
 const maxTemplateLength = 1 << 18;
 const maxWhiteSpaceRun = 4096;
-const maxSteps = 5_000_000;
+const maxSteps = 2_000_000;
 const maxTextLength = 1 << 26;
 const maxListLength = 1 << 20;
-const maxMilliseconds = 10_000;
+const maxMilliseconds = 5_000;
 const maxDepth = 400;
 
 /** Code points that no text has (they are reserved for use inside of programs): where generated text begins, ends, and is to be continued. */
