@@ -34,7 +34,7 @@ export class AcceptanceTable {
 }
 
 /** Classes of {@link matchClass}: chances that are usual in text that repeats now and then. */
-export const matchPrior = [0.05, 0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9] as const;
+export const matchPrior = [0.05, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.94, 0.97] as const;
 
 /** Class of a match of so many tokens: 0, 1, 2, 3, 4–5, 6–8, 9–16, 17–32, more. */
 export function matchClass(length: number): number {

@@ -10,7 +10,7 @@ import { bestChainLength } from "../step-costs.ts";
 import { rootOnly, type TokenTree, TreeShape } from "../token-tree.ts";
 
 export const lookupSchema = z.strictObject({
-  maxNgram: z.int().min(1).max(16).default(4).describe("Longest sequence of last tokens that is looked for first"),
+  maxNgram: z.int().min(1).max(16).default(8).describe("Longest sequence of last tokens that is looked for first"),
   minNgram: z.int().min(1).max(16).default(1).describe("Shortest sequence that counts as found"),
   numTokens: z.int().min(1).max(256).default(16).describe("Tokens drafted at most"),
   match: z.enum(["latest", "first"]).default("latest").describe("Which earlier place counts: the latest or the first one"),
