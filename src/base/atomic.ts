@@ -19,6 +19,7 @@ import {
 import { hostname } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { CheckpointError, LongwaveError } from "./errors.ts";
+import { makeDirectories } from "./make-directories.ts";
 
 /** What another machine (or a reused process id) left behind is removed after a day. */
 const abandonedMs = 24 * 3600 * 1000;
@@ -136,7 +137,7 @@ const remedies: Record<string, [string, string]> = {
 
 function stage(path: string, create: (temporary: string) => void, sync: (temporary: string) => void, kind: "file" | "directory"): Staged {
   try {
-    mkdirSync(dirname(resolve(path)), { recursive: true });
+    makeDirectories(dirname(resolve(path)));
     // A link such as `latest` keeps pointing where it pointed: its target is replaced.
     const target = existsSync(path) ? realpathSync(path) : resolve(path);
     if (existsSync(target) && statSync(target).isDirectory() !== (kind === "directory")) {

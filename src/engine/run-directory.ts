@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from "node
 import { basename, join, resolve } from "node:path";
 import { storageError, writeFileAtomic } from "../base/atomic.ts";
 import { CheckpointError } from "../base/errors.ts";
+import { makeDirectories } from "../base/make-directories.ts";
 import { CheckpointStore } from "./checkpoints.ts";
 import type { JsonRecord } from "./events.ts";
 import { createJsonlSink } from "./sinks/jsonl.ts";
@@ -39,7 +40,7 @@ export function createRunDirectory({ root = "runs", name = "run", config, now = 
   const stem = `${timestamp(now)}-${fileName(name)}`;
   let path = join(root, stem);
   try {
-    mkdirSync(root, { recursive: true });
+    makeDirectories(root);
     for (let n = 2; !makeDirectory(path); n++) path = join(root, `${stem}-${n}`);
     // Fails here, before hours of work, when nothing can be written.
     writeFileAtomic(join(path, "config.json"), `${JSON.stringify(config, null, 2)}\n`);

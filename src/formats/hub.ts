@@ -3,12 +3,13 @@
 // here, because they are resumed and compared with their hash. Files and links appear whole, so that several processes may download at once.
 // Nothing is requested until a function is called.
 import { randomBytes } from "node:crypto";
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, symlinkSync } from "node:fs";
+import { copyFileSync, existsSync, readdirSync, readFileSync, renameSync, symlinkSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import type { ListFileEntry } from "@huggingface/hub";
 import { writeFileAtomic } from "../base/atomic.ts";
 import { LongwaveError, RemoteError, UsageError } from "../base/errors.ts";
+import { makeDirectories } from "../base/make-directories.ts";
 import { fetchWithRetries, type RemoteFile, refusal, type TransferOptions, transfer } from "./hub-transfer.ts";
 import { readJsonObject } from "./json-file.ts";
 
@@ -97,7 +98,7 @@ export async function downloadModel(source: string, options: HubOptions = {}): P
   // Only now: a revision in `refs` has all its files.
   if (repository.revision !== commit) {
     const reference = join(repository.folder, "refs", ...repository.revision.split("/"));
-    mkdirSync(dirname(reference), { recursive: true });
+    makeDirectories(dirname(reference));
     writeFileAtomic(reference, commit);
   }
   return resultOf(
@@ -210,8 +211,8 @@ async function fetchFile(
   const blob = join(folder, "blobs", file.hash.hex);
   const report = (loaded: number): void => onProgress?.({ file: path, loaded, total: file.size });
   if (!existsSync(link)) {
-    mkdirSync(dirname(blob), { recursive: true });
-    mkdirSync(snapshot, { recursive: true });
+    makeDirectories(dirname(blob));
+    makeDirectories(snapshot);
     if (!existsSync(blob)) await transfer(file, blob, options, report);
     placeLink(blob, link);
   }

@@ -1,8 +1,9 @@
 // What a user may name as a model: a checkpoint folder, a run folder (its latest checkpoint), a llama2.c file; and its tokenizer.
-import { cpSync, existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
+import { cpSync, existsSync, readdirSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { storageError } from "../base/atomic.ts";
 import { CheckpointError, FormatError } from "../base/errors.ts";
+import { makeDirectories } from "../base/make-directories.ts";
 import { openCheckpoint } from "../engine/index.ts";
 
 /**
@@ -38,7 +39,7 @@ const tokenizerFiles = ["tokenizer.json", "tokenizer_config.json", "special_toke
 /** Copies a tokenizer (a folder, a tokenizer.json with what belongs to it, or a llama2.c file) into a folder. @throws CheckpointError. */
 export function copyTokenizer(source: string, directory: string): void {
   try {
-    mkdirSync(directory, { recursive: true });
+    makeDirectories(directory);
     const isFolder = statSync(source).isDirectory();
     const folder = isFolder ? source : dirname(source);
     if (source.endsWith(".bin")) {

@@ -1,9 +1,10 @@
 // A file of texts that a model wrote, one line each, added to as they are finished: writing goes on where it was interrupted, and other runs
 // may train on the same texts. The first line says what they are texts of.
-import { appendFileSync, existsSync, mkdirSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { z } from "zod";
 import { CheckpointError, DataError } from "../base/errors.ts";
+import { makeDirectories } from "../base/make-directories.ts";
 import type { WrittenText } from "./written-texts.ts";
 
 const headSchema = z.object({
@@ -34,7 +35,7 @@ export class TextStore {
     this.#head = head;
     if (existsSync(path)) this.#read();
     else {
-      mkdirSync(dirname(path), { recursive: true });
+      makeDirectories(dirname(path));
       writeFileSync(path, `${JSON.stringify(head)}\n`);
     }
   }

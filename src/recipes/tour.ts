@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { storageError } from "../base/atomic.ts";
+import { makeDirectories } from "../base/make-directories.ts";
 import { parseOptions } from "../base/schema.ts";
 import type { RunEvent } from "../engine/index.ts";
 import type { Backend } from "../runtime/backend.ts";
@@ -79,7 +80,7 @@ function makeFolder(root: string): string {
   for (let n = 1; ; n++) {
     const folder = join(root, `${time}-tour${n === 1 ? "" : `-${n}`}`);
     try {
-      mkdirSync(root, { recursive: true });
+      makeDirectories(root);
       mkdirSync(folder);
       return folder;
     } catch (cause) {

@@ -1,9 +1,9 @@
 // Writes a trained vocabulary as Hugging Face's tokenizer.json and tokenizer_config.json, which `tokenizers`, transformers and
 // @huggingface/tokenizers load as they are.
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { writeFileAtomic } from "../base/atomic.ts";
 import { UsageError } from "../base/errors.ts";
+import { makeDirectories } from "../base/make-directories.ts";
 import type { TrainedBpe } from "./bpe-trainer.ts";
 import { tokenizerFromJson } from "./load-tokenizer.ts";
 import { llama3Pattern, type PreTokenizerKind, qwen2Pattern } from "./pre-tokenizer.ts";
@@ -99,7 +99,7 @@ export function tokenizerConfigJson(trained: TrainedBpe, roles: TokenizerRoles =
 /** Writes both files into a folder, each of them whole or not at all. @throws UsageError, CheckpointError. */
 export function saveTokenizer(directory: string, trained: TrainedBpe, roles: TokenizerRoles = {}): void {
   const files = { "tokenizer.json": tokenizerJson(trained, roles), "tokenizer_config.json": tokenizerConfigJson(trained, roles) };
-  mkdirSync(directory, { recursive: true });
+  makeDirectories(directory);
   for (const [name, content] of Object.entries(files)) writeFileAtomic(join(directory, name), `${JSON.stringify(content, null, 2)}\n`);
 }
 

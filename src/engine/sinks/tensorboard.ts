@@ -1,8 +1,9 @@
 // TensorBoard event files: TFRecord framing (length, masked CRC-32C, payload, masked CRC-32C) around tensorflow.Event messages.
 // Field numbers: event.proto, summary.proto and tensor.proto of TensorFlow. Scalars and texts; every record is written whole at once.
-import { closeSync, mkdirSync, openSync, writeSync } from "node:fs";
+import { closeSync, openSync, writeSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
+import { makeDirectories } from "../../base/make-directories.ts";
 import type { Metrics, RunEvent } from "../events.ts";
 import { tokensPerSecond } from "../events.ts";
 import { maskedCrc32c } from "./crc32c.ts";
@@ -101,7 +102,7 @@ function writeRecord(file: number, payload: Uint8Array): void {
 
 /** A fresh file: "wx" refuses one that exists, and the counter goes on. TensorBoard reads the files of a folder in order of name. */
 function openEventFile(directory: string, time: number): number {
-  mkdirSync(directory, { recursive: true });
+  makeDirectories(directory);
   const seconds = String(Math.floor(time / 1000)).padStart(10, "0");
   const host = hostname().replace(/[^A-Za-z0-9.-]/g, "-") || "host";
   for (let n = 0; ; n++) {

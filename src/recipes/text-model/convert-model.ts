@@ -1,8 +1,9 @@
 // One model in another format: a checkpoint folder as Hugging Face has it, or a GGUF file; with its tokenizer and chat template.
-import { cpSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { basename, extname, join } from "node:path";
 import { storageError, writeDirectoryAtomic } from "../../base/atomic.ts";
 import { CheckpointError, UsageError } from "../../base/errors.ts";
+import { makeDirectories } from "../../base/make-directories.ts";
 import { openGguf } from "../../formats/gguf.ts";
 import { readJsonObject } from "../../formats/json-file.ts";
 import { saveDecoder } from "../../models/decoder/checkpoint.ts";
@@ -102,7 +103,7 @@ function writeTokenizer({ path }: LoadedModel, folder: string, tokenizer: string
     using file = openGguf(path);
     const files = ggufTokenizerFiles(file);
     try {
-      mkdirSync(folder, { recursive: true });
+      makeDirectories(folder);
       writeFileSync(join(folder, "tokenizer.json"), JSON.stringify(files.tokenizer));
       writeFileSync(join(folder, "tokenizer_config.json"), `${JSON.stringify(files.config, null, 2)}\n`);
     } catch (cause) {
