@@ -131,6 +131,14 @@ describe("generate", () => {
     expect(err).toMatch(/^2 tokens read at [\d.]+ tokens\/s, first token after [\d.]+ s; 4 written at [\d.]+ tokens\/s\n$/);
   });
 
+  it("says where the context ended a text, and which option gives more", async () => {
+    const end = async (...more: string[]) => (await run("generate", stories, "-p", "Once", "--no-do-sample", "--ignore-eos", ...more)).err;
+    expect(await end("--context", "20")).toMatch(/^stopped at a context of 20 tokens: --context 512 is all that the model has$/m);
+    expect(await end("-n", "600")).toMatch(/^stopped at the model's context of 512 tokens: --context 1024 goes on, beyond/m);
+    const long = await run("generate", stories, "-p", "Once upon a time there was", "--context", "4");
+    expect(long.err).toMatch(/^hint: Shorten the prompt, or give a larger --context where/m);
+  });
+
   it("with --speculate lookup and with --exact writes the same text", async () => {
     const plain = await story();
     const lookup = await story("--speculate", "lookup");

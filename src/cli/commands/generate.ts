@@ -153,12 +153,8 @@ export const generate = defineCommand({
         continue;
       }
       speculation = event.speculation;
-      if (event.reason === "length" && (rules || options.chat)) cut = "cut at --max-new-tokens";
-      if (event.reason === "context")
-        cut =
-          model.runner.capacity < model.config.contextLength
-            ? "the context is full: give a larger --context"
-            : "the context of the model is full";
+      if (event.reason === "length" && (rules || options.chat)) cut = "warning: cut at --max-new-tokens";
+      if (event.reason === "context") cut = contextNote(model);
       results[event.request] = {
         text: event.text,
         ids: event.ids,
@@ -174,10 +170,19 @@ export const generate = defineCommand({
     if (stream) context.print();
     else for (const [i, result] of results.entries()) context.print(`--- ${i + 1}\n${text}${(result as { text: string }).text}`);
     context.stderr.write(`${speedText(speed, cachedLength)}\n`);
-    if (cut !== undefined) context.stderr.write(`warning: ${cut}\n`);
+    if (cut !== undefined) context.stderr.write(`${cut}\n`);
     if (speculation && speculate !== "none") context.stderr.write(`${speculationText(speculation)}\n`);
   },
 });
+
+/** Where a text ended for want of room, and what gives it more. No warning: the usual number of tokens alone may be more than fits. */
+function contextNote({ runner: { capacity }, config: { contextLength, position } }: TextModel): string {
+  if (capacity < contextLength) return `stopped at a context of ${capacity} tokens: --context ${contextLength} is all that the model has`;
+  const more = position === "rotary" ? `: --context ${2 * capacity} goes on, beyond what it was trained for` : "";
+  return capacity === contextLength
+    ? `stopped at the model's context of ${capacity} tokens${more}`
+    : `stopped at a context of ${capacity} tokens`;
+}
 
 /** The rules that the text keeps to, read from where the flags say. @throws UsageError for a file that is none. */
 function grammarFiles({ grammar, jsonSchema }: { grammar?: string; jsonSchema?: string }): GrammarOptionsInput | undefined {
