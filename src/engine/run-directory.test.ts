@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { CheckpointError } from "../base/errors.ts";
-import { createRunDirectory, listRuns, openRunDirectory } from "./run-directory.ts";
+import { createRunDirectory, listRuns, openRunDirectory, runsNear } from "./run-directory.ts";
 
 let root: string;
 beforeEach(() => {
@@ -36,6 +36,13 @@ test("folders that are no runs are refused", () => {
     writeFileSync(join(root, "config.json"), content);
     expect(() => openRunDirectory(root)).toThrow(CheckpointError);
   }
+});
+
+test("who names a folder of runs, or a run that is not there, is told which there are", () => {
+  const runs = ["a", "b"].map((name) => createRunDirectory({ root, name, config: {}, now }).path);
+  const hint = `There are in ${root}: ${runs[1]}, ${runs[0]}.`;
+  for (const path of [root, join(root, "none")]) expect(() => openRunDirectory(path)).toThrow(expect.objectContaining({ hint }));
+  expect(runsNear(join(root, "none", "none"))).toBeUndefined();
 });
 
 test("a path through a file says what to do", () => {

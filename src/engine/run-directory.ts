@@ -1,6 +1,6 @@
 // runs/<id>/: config.json, metrics.jsonl, events.out.tfevents.*, checkpoints/. The id is the time of the start and the run's name.
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { basename, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { storageError, writeFileAtomic } from "../base/atomic.ts";
 import { CheckpointError } from "../base/errors.ts";
 import { makeDirectories } from "../base/make-directories.ts";
@@ -58,7 +58,7 @@ export function openRunDirectory(path: string): RunDirectory {
   const wrong = (got: string, cause?: unknown): CheckpointError =>
     new CheckpointError(`run folder ${path}: expected a config.json that a run wrote, got ${got}`, {
       cause,
-      hint: "Give the folder of a run, such as runs/20260131-120000-name.",
+      hint: runsNear(path) ?? "Give the folder of a run, such as runs/20260131-120000-name.",
     });
   if (!found) throw wrong(!existsSync(path) ? "no such folder" : statSync(path).isDirectory() ? "a folder without it" : "a file");
   if (found.size > maxConfigBytes) throw wrong(`${found.size} bytes`);
@@ -79,6 +79,21 @@ export function listRuns(root = "runs"): string[] {
     .map((name) => join(root, name))
     .filter((path) => existsSync(join(path, "config.json")))
     .sort();
+}
+
+/** How many runs a message names. */
+const maxNamed = 6;
+
+/** For somebody who named something else as a run: the runs in `path`, or beside it where it is not there. Undefined: there are none. */
+export function runsNear(path: string): string | undefined {
+  const isThere = existsSync(path);
+  if (isThere && !statSync(path).isDirectory()) return undefined;
+  const root = isThere ? path : dirname(path);
+  const found = existsSync(root) && statSync(root).isDirectory() ? listRuns(root).toReversed() : [];
+  if (found.length === 0) return undefined;
+  const names = found.slice(0, maxNamed).join(", ");
+  const more = found.length > maxNamed ? ` and ${found.length - maxNamed} older ones` : "";
+  return `${found.length === 1 ? "There is one" : "There are"} in ${root}: ${names}${more}.`;
 }
 
 function describe(path: string, config: JsonRecord): RunDirectory {

@@ -1,17 +1,26 @@
 // What a user may name as a model: a checkpoint folder, a run folder (its latest checkpoint), a llama2.c file; and its tokenizer.
 import { cpSync, existsSync, readdirSync, statSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, extname, join } from "node:path";
 import { storageError } from "../base/atomic.ts";
 import { CheckpointError, FormatError } from "../base/errors.ts";
 import { makeDirectories } from "../base/make-directories.ts";
-import { openCheckpoint } from "../engine/index.ts";
+import { openCheckpoint, runsNear } from "../engine/index.ts";
+
+/** What somebody may have meant to train on or to measure with. */
+const textExtensions = [".txt", ".md", ".jsonl", ".csv", ".html"];
 
 /**
  * The folder or file of weights that `path` stands for: of a run, its latest complete checkpoint.
- * @throws CheckpointError for a run without one.
+ * @throws CheckpointError for a run without one and for a folder of several runs, FormatError for a text and where nothing is.
  */
 export function resolveModel(path: string): string {
-  const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  const status = statSync(path, { throwIfNoEntry: false });
+  if (!status) throw missingModel(path);
+  const isFolder = status.isDirectory();
+  if (!isFolder && textExtensions.includes(extname(path).toLowerCase()))
+    throw new FormatError(`${path}: expected a checkpoint folder, a run folder or a model file, got a text`, {
+      hint: `Train on it: \`longwave pretrain ${path}\`, or measure a model on it: \`longwave evaluate <model> ${path}\`.`,
+    });
   const has = (name: string): boolean => existsSync(join(path, name));
   if (!isFolder || has("model.safetensors") || has("model.safetensors.index.json")) return path;
   if (has("checkpoints")) return openCheckpoint(path).path;
@@ -20,8 +29,16 @@ export function resolveModel(path: string): string {
     throw new CheckpointError(`run folder ${path}: expected a checkpoint, got none yet`, {
       hint: `Train it further: longwave pretrain --resume ${path}`,
     });
+  const inside = has("config.json") ? undefined : runsNear(path);
+  if (inside !== undefined) throw new CheckpointError(`${path}: expected a model or one run, got a folder of them`, { hint: inside });
   return path;
 }
+
+/** The error for a model that is not at `path`; names the runs that are where it was looked for. */
+export const missingModel = (path: string, alsoExpected = ""): FormatError =>
+  new FormatError(`${path}: expected a checkpoint folder, a run folder${alsoExpected} or a model file, got nothing there`, {
+    hint: runsNear(path) ?? "Check the path.",
+  });
 
 /** Where the tokenizer of a model lies that `resolveModel` found. @throws FormatError when a llama2.c file has none beside it. */
 export function tokenizerBeside(model: string): string {

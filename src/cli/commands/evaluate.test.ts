@@ -54,6 +54,7 @@ test.each([[""], ["checkpoints/step-00000003"]])(
 
 test("stops after as many batches as it is told, and says so", async () => {
   const { out } = await cli("evaluate", run, "--max-batches", "2", "--batch-size", "3", "--threads", "1");
+  expect(out).toMatch(/^model {9}.*step-00000003$/m);
   expect(out).toMatch(/^tokens {8}96 in .*, not all: see --max-batches$/m);
 });
 

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { UsageError } from "../../base/errors.ts";
 import { sourceSchema } from "../../data/sources.ts";
 import { defineCommand } from "../command.ts";
-import { formatDuration, formatMetric } from "../render/format.ts";
+import { formatDuration, formatMetric, printable } from "../render/format.ts";
 import { createLiveLine } from "../render/live-line.ts";
 
 /** Enough for three digits of the loss, in seconds for a small model. */
@@ -108,6 +108,7 @@ export const evaluate = defineCommand({
           seconds,
           tokensPerSecond: metrics.tokens / seconds,
         });
+      context.print(`model         ${printable(context.phrase(path))}`);
       context.print(`data          ${data.name}`);
       context.print(`loss          ${metrics.loss.toFixed(4)} nats a token`);
       context.print(`perplexity    ${metrics.perplexity.toFixed(3)}`);

@@ -59,8 +59,12 @@ describe("a GGUF file", () => {
 });
 
 test("a name that is neither here nor on the hub may have been meant as a path", async () => {
-  await expect(loadModel("runs/none", { offline: true })).rejects.toMatchObject({
-    message: expect.stringContaining("runs/none"),
-    hint: expect.stringContaining("There is no folder runs/none here either."),
+  await expect(loadModel("nobody-is/none", { offline: true })).rejects.toMatchObject({
+    message: expect.stringMatching(/^nobody-is\/none/),
+    hint: expect.stringContaining("There is no folder nobody-is/none here either."),
   });
+});
+
+test("a name in a folder that is here is a path, and the hub is not asked", async () => {
+  await expect(loadModel("src/none")).rejects.toThrow(/^src\/none: expected .*, got nothing there$/);
 });

@@ -10,7 +10,7 @@ import { loadQuantisedGguf } from "../../models/decoder/gguf-quantised.ts";
 import { bytesOfTree, type InferenceModel, quantiseDecoder } from "../../models/decoder/quantise.ts";
 import { openGgufTokenizer } from "../../text/gguf-tokenizer.ts";
 import { ChatTemplate, loadTokenizer, type Tokenizer } from "../../text/index.ts";
-import { resolveModel, tokenizerBeside } from "../model-source.ts";
+import { missingModel, resolveModel, tokenizerBeside } from "../model-source.ts";
 import { checkSameTokens } from "./same-tokens.ts";
 
 /** stored: as in the file (f32 for floats, blocks for GGUF's quantised types); f32: dequantised; q8, q4: quantised at load. */
@@ -116,13 +116,11 @@ function openFloatModel(path: string, weights: WeightKind): { model: InferenceMo
   return { model: quantiseDecoder(decoder, { bits: weights === "q8" ? 8 : 4 }), decoder: undefined };
 }
 
-/** Names with one slash may be on the hub; anything else is a path that is not there. */
+/** Names with one slash may be on the hub, unless a folder of that name is here; anything else is a path that is not there. */
 async function fetched(source: string, { onProgress, offline, signal }: LoadModelOptions): Promise<string> {
   const isName = /^[\w.-]+\/[\w.-]+(@[\w./-]+)?$/.test(source) && !/\.(gguf|bin|safetensors)$/.test(source) && !source.startsWith(".");
-  if (!isName)
-    throw new FormatError(`${source}: expected a checkpoint folder, a model file or owner/name on the hub, got nothing there`, {
-      hint: "Check the path.",
-    });
+  if (!isName) throw missingModel(source, ", owner/name on the hub");
+  if (existsSync(source.split("/")[0])) throw missingModel(source);
   const { downloadModel } = await import("../../formats/hub.ts");
   try {
     return await downloadModel(source, {
@@ -133,7 +131,10 @@ async function fetched(source: string, { onProgress, offline, signal }: LoadMode
   } catch (error) {
     if (!(error instanceof RemoteError)) throw error;
     // It may have been meant as a path.
-    throw new RemoteError(error.message, { cause: error, hint: `There is no folder ${source} here either. ${error.hint ?? ""}`.trim() });
+    const message = error.message.startsWith(source)
+      ? error.message
+      : `${source}: expected a model on the hub, got no answer: ${error.message}`;
+    throw new RemoteError(message, { cause: error, hint: `There is no folder ${source} here either. ${error.hint ?? ""}`.trim() });
   }
 }
 
