@@ -104,7 +104,8 @@ export class CheckpointStore {
 
   /**
    * Saves one checkpoint, then removes what need not be kept. A checkpoint of the same step is replaced. Those after `previous` belong
-   * to a continuation that was given up when the run went back, and are removed just before this one appears.
+   * to a continuation that was left when the run went back: just before this one appears they are renamed to `left-step-…`, where they are
+   * no checkpoints of the run any more, but nothing is lost.
    * @throws CheckpointError when it cannot be written; earlier checkpoints are then still there.
    */
   async save(request: SaveRequest): Promise<{ path: string; bytes: number }> {
@@ -116,8 +117,7 @@ export class CheckpointStore {
       try {
         await request.write(staged.path);
         writeFileSync(join(staged.path, manifestName), describeCheckpoint(staged.path, { step, config, state, progress }));
-        const abandoned = this.steps().filter((other) => other > (request.previous ?? step) && other !== step);
-        for (const other of abandoned) this.#remove(other);
+        for (const other of this.steps().filter((other) => other > (request.previous ?? step))) this.#setAside(other);
         staged.commit();
       } finally {
         staged.discard();
@@ -142,6 +142,13 @@ export class CheckpointStore {
     for (const step of this.steps()) {
       if (!kept.has(step)) this.#remove(step);
     }
+  }
+
+  #setAside(step: number): void {
+    const name = `left-${directoryName(step)}`;
+    let aside = join(this.directory, name);
+    for (let i = 2; existsSync(aside); i++) aside = join(this.directory, `${name}-${i}`);
+    renameSync(this.pathOf(step), aside);
   }
 
   /** Renamed first: a process that dies while it deletes must not leave half a checkpoint under a checkpoint's name. */

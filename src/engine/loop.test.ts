@@ -4,6 +4,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { AbortedError, CheckpointError, NotFiniteError, UsageError } from "../base/errors.ts";
+import { readCheckpoint } from "./checkpoint-manifest.ts";
 import { CheckpointStore } from "./checkpoints.ts";
 import { collectEvents, type RunEvent } from "./events.ts";
 import { type LoopOptions, runLoop } from "./loop.ts";
@@ -276,6 +277,12 @@ describe("interruption and resume", () => {
     expect(ofKind(events, "warning").map(({ message }) => message)[0]).toContain("steps 6, 8");
     expect(checkpoints.steps()).toEqual([2, 4, 6, 8]);
     expect(told(ofKind(events, "checkpoint"))).toEqual(["checkpoint 6", "checkpoint 8"]);
+    // Nothing is lost: what was left stands beside them, also when it happens again.
+    await play(new ToyTrainable(), { steps: 5, keepLast: 9, checkpoints, resume: 4 });
+    expect(checkpoints.steps()).toEqual([2, 4, 5]);
+    const left = readdirSync(checkpoints.directory).filter((name) => name.startsWith("left-"));
+    expect(left.sort()).toEqual(["left-step-00000006", "left-step-00000006-2", "left-step-00000008", "left-step-00000008-2"]);
+    for (const name of left) expect(readCheckpoint(join(checkpoints.directory, name)).step).toBe(Number(name.slice(10, 18)));
   });
 
   test("another configuration is refused, naming every key; settings of the loop may change", async () => {

@@ -39,8 +39,8 @@ export async function resumeFrom(
     if (later.length > 0)
       warnings.push({
         code: "checkpoints-abandoned",
-        message: `the checkpoints of steps ${later.join(", ")} will be removed by the next save: the run goes on from step ${checkpoint.step}`,
-        hint: "Copy them elsewhere now if they are needed.",
+        message: `the run goes on from step ${checkpoint.step}; with the next save the checkpoints of steps ${later.join(", ")} are no part of it any more`,
+        hint: "They stay beside the others as checkpoints/left-step-…: remove them by hand.",
       });
     return { checkpoint, warnings };
   };
