@@ -33,6 +33,37 @@ export class AcceptanceTable {
   }
 }
 
+/** What a token's own record is weighed against: so many observations of its class. */
+const classWeight = 5;
+
+/**
+ * How often each token was followed by what was proposed behind it, in one text. A copy that leaves its source does so at the same places again:
+ * behind the same words, at the ends of lines.
+ */
+export class TokenRecord {
+  readonly #counts = new Map<number, { right: number; seen: number }>();
+
+  clear(): void {
+    this.#counts.clear();
+  }
+
+  observe(token: number, right: boolean): void {
+    let counts = this.#counts.get(token);
+    if (!counts) {
+      counts = { right: 0, seen: 0 };
+      this.#counts.set(token, counts);
+    }
+    if (right) counts.right++;
+    counts.seen++;
+  }
+
+  /** The chance of a draft behind this token, of whose class it is `chance`. */
+  adjust(token: number, chance: number): number {
+    const counts = this.#counts.get(token);
+    return counts ? (counts.right + classWeight * chance) / (counts.seen + classWeight) : chance;
+  }
+}
+
 /** Classes of {@link matchClass}: chances that are usual in text that repeats now and then. */
 export const matchPrior = [0.05, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.94, 0.97] as const;
 
@@ -58,11 +89,13 @@ export class PendingProposal {
   }
 
   /** Counts as many of its tokens as the sequence has by now, up to the first wrong one. */
-  settle(ids: Int32Array, numIds: number, table: AcceptanceTable): void {
+  settle(ids: Int32Array, numIds: number, table: AcceptanceTable, record?: TokenRecord): void {
     const known = Math.min(this.length, numIds - this.start);
     for (let i = 0; i < known; i++) {
       const right = ids[this.start + i] === this.ids[i];
       table.observe(this.kinds[i], right);
+      // A match of one token says too little of what should follow it.
+      if (this.kinds[i] >= 2) record?.observe(ids[this.start + i - 1], right);
       if (!right) break;
     }
     this.length = 0;

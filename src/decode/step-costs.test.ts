@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { AcceptanceTable, matchClass, matchPrior } from "./acceptance-table.ts";
+import { AcceptanceTable, matchClass, matchPrior, PendingProposal, TokenRecord } from "./acceptance-table.ts";
 import { bestChainLength, StepCosts } from "./step-costs.ts";
 
 /** Costs that were seen often: 10 ms and 1 ms for each further token. */
@@ -93,5 +93,29 @@ test("chances go from what was assumed to what is seen", () => {
   // The text changes, and within about a window the chance has followed.
   for (let i = 0; i < 150; i++) table.observe(0, true);
   expect(table.chance(0)).toBeGreaterThan(0.9);
-  expect(matchPrior[matchClass(1000)]).toBe(0.9);
+  expect(matchPrior[matchClass(1000)]).toBe(0.97);
+});
+
+test("a token's own record counts against five observations of its class, from matches of two tokens on", () => {
+  const record = new TokenRecord();
+  expect(record.adjust(7, 0.9)).toBe(0.9);
+  const table = new AcceptanceTable([0, 0.5, 0.9]);
+  // Behind token 7 the copy leaves its source twice; behind token 8 it goes on. The last proposal is that of a match of one token.
+  for (const [before, after, kind] of [
+    [7, 1, 2],
+    [7, 1, 2],
+    [8, 9, 2],
+    [8, 1, 1],
+  ]) {
+    const pending = new PendingProposal(2);
+    pending.start = 1;
+    pending.length = 1;
+    pending.ids[0] = 9;
+    pending.kinds[0] = kind;
+    pending.settle(Int32Array.of(before, after), 2, table, record);
+  }
+  expect(record.adjust(7, 0.9)).toBeCloseTo((0 + 5 * 0.9) / (2 + 5), 12);
+  expect(record.adjust(8, 0.9)).toBeCloseTo((1 + 5 * 0.9) / (1 + 5), 12);
+  record.clear();
+  expect(record.adjust(7, 0.9)).toBe(0.9);
 });

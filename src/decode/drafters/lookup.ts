@@ -4,7 +4,7 @@
 import { z } from "zod";
 import { UsageError } from "../../base/errors.ts";
 import { parseOptions } from "../../base/schema.ts";
-import { AcceptanceTable, matchClass, matchPrior, PendingProposal } from "../acceptance-table.ts";
+import { AcceptanceTable, matchClass, matchPrior, PendingProposal, TokenRecord } from "../acceptance-table.ts";
 import type { DraftContext, Drafter } from "../drafter.ts";
 import { bestChainLength } from "../step-costs.ts";
 import { rootOnly, type TokenTree, TreeShape } from "../token-tree.ts";
@@ -29,6 +29,7 @@ export class LookupDrafter implements Drafter {
   /** By n: hash of an n-gram → index of the token after it. */
   readonly #index: Map<number, number>[];
   readonly #table = new AcceptanceTable(matchPrior);
+  readonly #record = new TokenRecord();
   readonly #pending: PendingProposal;
   readonly #acceptance: Float64Array;
   readonly #ids: Int32Array;
@@ -49,6 +50,7 @@ export class LookupDrafter implements Drafter {
 
   begin(): void {
     for (const map of this.#index) map.clear();
+    this.#record.clear();
     this.#indexed = 0;
     this.#pending.length = 0;
   }
@@ -56,7 +58,7 @@ export class LookupDrafter implements Drafter {
   propose({ ids, numIds, maxDepth, maxNodes, costs }: DraftContext): TokenTree {
     const { numTokens, adaptive } = this.#options;
     const root = ids[numIds - 1];
-    this.#pending.settle(ids, numIds, this.#table);
+    this.#pending.settle(ids, numIds, this.#table, this.#record);
     this.#extend(ids, numIds);
     const at = this.#find(ids, numIds);
     if (at < 0) return rootOnly(root, this.#root);
@@ -66,7 +68,7 @@ export class LookupDrafter implements Drafter {
     for (let i = 0; i < length; i++) {
       drafts[i] = ids[at + i];
       kinds[i] = matchClass(matched + i);
-      this.#acceptance[i] = this.#table.chance(kinds[i]);
+      this.#acceptance[i] = this.#record.adjust(ids[at + i - 1], this.#table.chance(kinds[i]));
     }
     this.#pending.length = length;
     this.#pending.start = numIds;
