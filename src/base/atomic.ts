@@ -106,13 +106,18 @@ export function recoverDirectory(path: string): boolean {
 export function storageError(cause: unknown, path: string): unknown {
   if (cause instanceof LongwaveError || !(cause instanceof Error) || !("code" in cause) || !("syscall" in cause)) return cause;
   const code = String(cause.code);
-  const [expected, hint] = remedies[code] ?? ["a working disk", "Check the disk, or save to another folder."];
+  const [expected, hint] = remedies[code] ?? unknownFault;
   return new CheckpointError(`save ${path}: expected ${expected}, got ${code} from ${String(cause.syscall)}`, {
     cause,
     hint: `${hint} What was saved before is intact.`,
   });
 }
 
+/** What to do about a refusal of the operating system that has to do with files; undefined for anything else. */
+export const storageRemedy = (cause: unknown): string | undefined =>
+  cause instanceof Error && "code" in cause ? remedies[String(cause.code)]?.[1] : undefined;
+
+const unknownFault: [string, string] = ["a working disk", "Check the disk, or save to another folder."];
 const fullDisk: [string, string] = ["enough free space", "Free some space or save to another disk, then resume."];
 const noPermission: [string, string] = ["permission to write there", "Choose a folder that you may write, or change its permissions."];
 const noFolder: [string, string] = ["a folder as parent", "A part of the path is a file or a broken link: choose another path."];

@@ -1,4 +1,5 @@
 // What a failure looks like: `error: …`, `hint: …` and an exit code; the stack only with LONGWAVE_DEBUG=1. Ctrl-C is no error.
+import { storageRemedy } from "../base/atomic.ts";
 import { LongwaveError } from "../base/errors.ts";
 import { interruptedExitCode } from "../engine/signals.ts";
 import type { CliIo, Phrase } from "./io.ts";
@@ -26,7 +27,8 @@ function describe(error: unknown): { message: string; hint: string | undefined; 
   if (!(error instanceof Error)) return { message: String(error), hint: undefined, exitCode: 1 };
   if (error.name === "AbortError") return { message: "interrupted", hint: undefined, exitCode: interruptedExitCode };
   // The operating system's refusals (ENOENT, EACCES, ENOSPC ...) name the file themselves.
-  if (typeof (error as NodeJS.ErrnoException).syscall === "string") return { message: error.message, hint: undefined, exitCode: 1 };
+  if (typeof (error as NodeJS.ErrnoException).syscall === "string")
+    return { message: error.message, hint: storageRemedy(error), exitCode: 1 };
   return {
     message: `unexpected ${error.name}: ${error.message}`,
     hint: "This is a defect of longwave. LONGWAVE_DEBUG=1 shows where it happened; please report it.",

@@ -56,6 +56,11 @@ const wrongModels: [what: string, path: string, message: RegExp][] = [
   ["the beginning of a GGUF file", at("cut-head.gguf"), /cut-head\.gguf.*expected /],
 ];
 
+describe("pretrain", () => {
+  it("says what is wrong with a folder of runs that lies below a file", () =>
+    fails(1, /got ENOTDIR from stat\nhint: A part of the path is a file/, "pretrain", at("letter.txt"), "--runs", at("letter.txt/runs")));
+});
+
 describe("convert", () => {
   it("writes a GGUF file and a folder, and tells sizes before and after", async () => {
     const there = await run("convert", chatModel, at("there.gguf"));

@@ -26,7 +26,15 @@ export { type LoopOptions, runLoop } from "./loop.ts";
 export { changeableSettings, type LoopSettings, loopSchema } from "./loop-options.ts";
 export { createModelOptimizer } from "./model-optimizer.ts";
 export type { ResumeReference } from "./resume.ts";
-export { createRunDirectory, listRuns, type NewRun, openRunDirectory, type RunDirectory, runsNear } from "./run-directory.ts";
+export {
+  createRunDirectory,
+  expectWritable,
+  listRuns,
+  type NewRun,
+  openRunDirectory,
+  type RunDirectory,
+  runsNear,
+} from "./run-directory.ts";
 export { deriveSeed, type SeedStreams, seedStreams } from "./seeds.ts";
 export { installSignalHandlers, interruptedExitCode, type SignalHandlers, type SignalOptions } from "./signals.ts";
 export { createJsonlSink, readMetrics } from "./sinks/jsonl.ts";

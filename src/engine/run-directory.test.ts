@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { CheckpointError } from "../base/errors.ts";
-import { createRunDirectory, listRuns, openRunDirectory, runsNear } from "./run-directory.ts";
+import { createRunDirectory, expectWritable, listRuns, openRunDirectory, runsNear } from "./run-directory.ts";
 
 let root: string;
 beforeEach(() => {
@@ -57,4 +57,12 @@ test.skipIf(process.getuid?.() === 0)("a read-only folder says what to do", () =
   mkdirSync(join(root, "sealed"));
   chmodSync(join(root, "sealed"), 0o500);
   expect(() => createRunDirectory({ root: join(root, "sealed"), config: {} })).toThrow(/permission/);
+  const run = createRunDirectory({ root, config: {} });
+  expectWritable(run);
+  writeFileSync(run.metricsPath, "");
+  for (const part of [run.metricsPath, run.path]) {
+    chmodSync(part, 0o500);
+    expect(() => expectWritable(run)).toThrow(/permission to write there, got EACCES/);
+    chmodSync(part, 0o700);
+  }
 });

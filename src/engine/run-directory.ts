@@ -1,5 +1,5 @@
 // runs/<id>/: config.json, metrics.jsonl, events.out.tfevents.*, checkpoints/. The id is the time of the start and the run's name.
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { storageError, writeFileAtomic } from "../base/atomic.ts";
 import { CheckpointError } from "../base/errors.ts";
@@ -70,6 +70,17 @@ export function openRunDirectory(path: string): RunDirectory {
   }
   if (typeof config !== "object" || config === null || Array.isArray(config)) throw wrong("JSON that is not an object");
   return describe(path, config as JsonRecord);
+}
+
+/** Fails before hours of work when a resume could not save into the folder. @throws CheckpointError. */
+export function expectWritable({ path, metricsPath, checkpoints }: RunDirectory): void {
+  for (const part of [path, checkpoints.directory, metricsPath]) {
+    try {
+      if (existsSync(part)) accessSync(part, constants.W_OK);
+    } catch (cause) {
+      throw storageError(cause, part);
+    }
+  }
 }
 
 /** Paths of the runs below `root`, oldest first. Empty when there is no such folder. */

@@ -7,7 +7,7 @@ import type { EpisodeResult } from "../rl/control/evaluation.ts";
 import { type ControlPolicy, loadControlPolicy } from "../rl/control/policy-file.ts";
 import type { Backend } from "../runtime/backend.ts";
 import { environmentName, openNamedEnvironments } from "./control-source.ts";
-import { locateRun, openFormer } from "./training-run.ts";
+import { locateRun, openRunOfKind } from "./training-run.ts";
 
 /** A policy that was found by the path of a run folder, a checkpoint or the folder of a saved policy. */
 export interface LocatedPolicy {
@@ -36,7 +36,7 @@ export function locatePolicy(path: string, which: CheckpointReference = "best"):
 }
 
 function choose(path: string, which: CheckpointReference): { found: Checkpoint; name: string; note?: string } {
-  const { checkpoints } = openFormer(path, { mark: "algo", kind: "a run in an environment", commands: "rl" });
+  const { checkpoints } = openRunOfKind(path, { mark: "algo", kind: "a run in an environment", commands: "rl" });
   if (which !== "best") return { found: checkpoints.resolve(which), name: which === "latest" ? "latest checkpoint" : "checkpoint" };
   const best = checkpoints.best();
   if (!best) return { found: checkpoints.resolve("latest"), name: "latest checkpoint", note: " (no best one was kept)" };
@@ -76,6 +76,6 @@ export function sourceOf(path: string, policy: ControlPolicy, env?: string): { e
   if (env !== undefined) return { env, options: {} };
   const { run } = locateRun(path);
   if (!existsSync(join(run, "config.json"))) return { env: policy.environment, options: {} };
-  const { config } = openFormer(run, { mark: "algo", kind: "a run in an environment", commands: "rl" });
+  const { config } = openRunOfKind(run, { mark: "algo", kind: "a run in an environment", commands: "rl" });
   return { env: String(config.env), options: (config.envOptions ?? {}) as Record<string, unknown> };
 }

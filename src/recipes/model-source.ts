@@ -14,9 +14,9 @@ const textExtensions = [".txt", ".md", ".jsonl", ".csv", ".html"];
  * @throws CheckpointError for a run without one and for a folder of several runs, FormatError for a text and where nothing is.
  */
 export function resolveModel(path: string): string {
-  const status = statSync(path, { throwIfNoEntry: false });
-  if (!status) throw missingModel(path);
-  const isFolder = status.isDirectory();
+  // A path that leads through a file is an error of its own for stat, not for this.
+  if (!existsSync(path)) throw missingModel(path);
+  const isFolder = statSync(path).isDirectory();
   if (!isFolder && textExtensions.includes(extname(path).toLowerCase()))
     throw new FormatError(`${path}: expected a checkpoint folder, a run folder or a model file, got a text`, {
       hint: `Train on it: \`longwave pretrain ${path}\`, or measure a model on it: \`longwave evaluate <model> ${path}\`.`,

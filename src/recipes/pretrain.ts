@@ -3,7 +3,7 @@
 // that can be wrong with data and settings has been looked at, so that a mistake leaves nothing behind.
 import { existsSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { writeDirectoryAtomic } from "../base/atomic.ts";
+import { storageError, writeDirectoryAtomic } from "../base/atomic.ts";
 import { CheckpointError, DataError, UsageError } from "../base/errors.ts";
 import { parseOptions } from "../base/schema.ts";
 import { type Corpus, openCorpus, type PackedRows, packDocuments, stateOfTheUnion, type TokenSource } from "../data/index.ts";
@@ -200,9 +200,18 @@ function checkSettings(settings: PretrainSettings): void {
   if (earlyStopping && !metrics.includes(earlyStopping.metric))
     throw new UsageError(`earlyStopping.metric: expected one of ${metrics.join(", ")}, got "${earlyStopping.metric}"`);
   for (const [option, path] of Object.entries({ runs, cache }))
-    if (path !== undefined && statSync(path, { throwIfNoEntry: false })?.isDirectory() === false)
+    if (path !== undefined && isOtherThanFolder(path))
       throw new UsageError(`${option}: expected a folder or nothing at ${path}, got a file`, { hint: "Choose another folder." });
   if (init === undefined) checkLength(settings, newConfig(settings, vocabSize));
+}
+
+/** @throws CheckpointError for a path that leads through a file, or that may not be looked at. */
+function isOtherThanFolder(path: string): boolean {
+  try {
+    return statSync(path, { throwIfNoEntry: false })?.isDirectory() === false;
+  } catch (cause) {
+    throw storageError(cause, path);
+  }
 }
 
 function checkLength({ sequenceLength = 0 }: PretrainSettings, { contextLength }: DecoderConfig): void {

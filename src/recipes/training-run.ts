@@ -6,6 +6,7 @@ import type { z } from "zod";
 import { CheckpointError, FormatError } from "../base/errors.ts";
 import {
   type Checkpoint,
+  expectWritable,
   type JsonRecord,
   type LoopSettings,
   loopSchema,
@@ -70,12 +71,27 @@ function newestReadable({ checkpoints }: RunDirectory): Checkpoint | undefined {
   return undefined;
 }
 
+export interface RunKind {
+  /** A setting that only runs of this kind record. */
+  mark: string;
+  /** "a pretraining run" */
+  kind: string;
+  /** Those that make such runs, in words. */
+  commands: string;
+}
+
 /**
  * The run to go on with. Its settings are compared by the loop, against its latest checkpoint.
- * @param mark a setting that only runs of this kind record. @param kind "a pretraining run". @param commands that make such runs.
- * @throws CheckpointError for a folder that is no run, or one of another kind.
+ * @throws CheckpointError for a folder that is no run, one of another kind, and one that cannot be written.
  */
-export function openFormer(path: string, { mark, kind, commands }: { mark: string; kind: string; commands: string }): RunDirectory {
+export function openFormer(path: string, kind: RunKind): RunDirectory {
+  const run = openRunOfKind(path, kind);
+  expectWritable(run);
+  return run;
+}
+
+/** A run to read from. @throws CheckpointError for a folder that is no run, or one of another kind. */
+export function openRunOfKind(path: string, { mark, kind, commands }: RunKind): RunDirectory {
   const run = openRunDirectory(path);
   if (run.config[mark] !== undefined) return run;
   throw new CheckpointError(`resume ${path}: expected the folder of ${kind}, got one of another kind`, {

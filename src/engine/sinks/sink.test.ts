@@ -116,7 +116,11 @@ test("a sink that fails is left out after one warning, which the others see", as
     "step 3",
     "run-end 9",
   ]);
-  expect(events[3]).toMatchObject({ code: "sink-failed", message: expect.stringContaining("memory: cannot be written any more: ENOSPC") });
+  expect(events[3]).toMatchObject({
+    code: "sink-failed",
+    message: expect.stringContaining("memory: cannot be written any more: ENOSPC"),
+    hint: expect.stringContaining("Free some space"),
+  });
   expect([failing.seen, failing.closed]).toEqual([3, 1]);
   expect(told(path).filter((line) => line.startsWith("warning"))).toEqual(["warning 2"]);
 });

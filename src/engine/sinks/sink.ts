@@ -1,4 +1,5 @@
 // Consumers of the event stream, and the adapter that feeds them while the stream passes through.
+import { storageRemedy } from "../../base/atomic.ts";
 import type { RunEvent, WarningEvent } from "../events.ts";
 
 /** Writes events somewhere. Both methods may throw; {@link withSinks} turns that into one warning. */
@@ -51,7 +52,7 @@ function warningAbout(sink: Sink, error: unknown, event: RunEvent): WarningEvent
     time: event.time,
     code: "sink-failed",
     message: `${sink.name}: cannot be written any more: ${reason}`,
-    hint: "The run goes on without it. Free some disk space and resume from a checkpoint to have the whole record.",
+    hint: `The run goes on without it. ${storageRemedy(error) ?? "Resume from a checkpoint to have the whole record."}`,
   };
 }
 
