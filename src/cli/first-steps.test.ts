@@ -50,5 +50,5 @@ test("quickstart, generate, evaluate and report, as printed", { timeout: 240_000
   expect(printed("look at the run:").slice(0, 2)).toEqual(["report", run]);
   longwave(["report", run], /^$/);
   expect(readFileSync(join(cwd, run, "report.html"), "utf8")).toContain("quickstart");
-  expect(printed("train it further:")).toEqual(["pretrain", "--resume", run, "--steps", "N"]);
+  expect(printed("train it further:")).toEqual(["pretrain", "--resume", run, "--steps", "4"]);
 });

@@ -19,6 +19,7 @@ describe("createPhrase", () => {
       "Give a shorter --sequence-length or a larger --model.context-length.",
     ],
     ["option `steps`: expected an integer > 0, got 0", "option `--steps`: expected an integer > 0, got 0"],
+    ["got other ones: steps (saved 4, given 9)", "got other ones: --steps (saved 4, given 9)"],
     ["option `optimizer.kind`: expected one of adam", "option `--optimizer.kind`: expected one of adam"],
     ["steps has no effect: epochs sets the length of the run", "--steps has no effect: --epochs sets the length of the run"],
   ])("names options as flags: %s", (text, expected) => {

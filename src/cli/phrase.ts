@@ -33,7 +33,8 @@ export function createPhrase({ options = [], program = "longwave", cwd }: Phrase
           .replace(/(?<![\w./\\"'-])[a-z][a-z0-9]*(?:[A-Z]\w*|\.[a-z]\w*)+(?:\.\w+)*(?![\w/\\(])/g, flagOf)
           // Plain words where they can only be options.
           .replace(/(?<=option `)\w+(?=`)|^\w+(?=: expected| has no effect)|(?<=has no effect: )\w+(?= (?:is|sets|brings) )/g, flagOf)
-          .replace(/(?<=\b[Ss]et )\w+(?= to | and | above |[.,])|(?<=\ba larger )\w+(?= where )/g, flagOf);
+          .replace(/(?<=\b[Ss]et )\w+(?= to | and | above |[.,])|(?<=\ba larger )\w+(?= where )/g, flagOf)
+          .replace(/(?<![\w.-])[a-z]\w*(?= \(saved )/g, flagOf);
   const below = cwd === undefined || cwd.length < 2 ? undefined : new RegExp(`(?<![\\w./-])${escaped(cwd + sep)}`, "g");
   return (text) => {
     const short = below === undefined ? text : text.replace(below, "");

@@ -5,6 +5,7 @@ import type { JsonRecord } from "../engine/index.ts";
 import type { Command } from "./command.ts";
 import { kebabCase } from "./flags.ts";
 import type { CommandEntry } from "./registry.ts";
+import { valueAt } from "./training-run.ts";
 
 /** A run records a few things that are no options, such as the fingerprint of its data. */
 const minKnownShare = 0.8;
@@ -66,12 +67,3 @@ const textOf = (value: unknown): string => (typeof value === "string" ? value : 
 
 /** For a POSIX shell. */
 const quoted = (text: string): string => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
-
-function valueAt(record: unknown, path: readonly string[]): unknown {
-  let value = record;
-  for (const key of path) {
-    if (typeof value !== "object" || value === null || !Object.hasOwn(value, key)) return undefined;
-    value = (value as Record<string, unknown>)[key];
-  }
-  return value;
-}

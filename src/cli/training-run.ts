@@ -1,7 +1,7 @@
 // What the commands that train share: the run's events on the terminal, how to go on after an interrupt, and --resume.
-import { AbortedError } from "../base/errors.ts";
+import { AbortedError, UsageError } from "../base/errors.ts";
 import type { SettingsLayer } from "../base/schema.ts";
-import type { RunDirectory, RunEvent } from "../engine/index.ts";
+import { compareConfigs, describeDifferences, isCovered, type Json, type RunDirectory, type RunEvent } from "../engine/index.ts";
 import type { Backend } from "../runtime/backend.ts";
 import type { Command, CommandContext } from "./command.ts";
 import { createProgress, type ProgressOptions } from "./render/progress.ts";
@@ -58,8 +58,14 @@ export function resumableError(error: unknown, { program }: Pick<CommandContext,
   return new AbortedError(error.message, { hint: `Go on with it: ${program} ${command} --resume ${folder}`, cause: error });
 }
 
-/** With --resume, the settings of that run lie under the flags (and over a preset that nobody asked for), so that they need not be repeated. */
-export function resumable(command: Command, savedSettings: (path: string) => Readonly<Record<string, unknown>>): Command {
+type Saved = Readonly<Record<string, unknown>>;
+
+/**
+ * With --resume, the settings of that run lie under the flags (and over a preset that nobody asked for), so that they need not be repeated.
+ * @param changeable settings that may differ from the run's. What else is given and differs is refused before anything is done; without
+ *   this list the recipe refuses it later.
+ */
+export function resumable(command: Command, savedSettings: (path: string) => Saved, changeable?: readonly string[]): Command {
   return {
     ...command,
     execute: async (layers, context) => {
@@ -69,7 +75,37 @@ export function resumable(command: Command, savedSettings: (path: string) => Rea
       const saved = { values: savedSettings(resume), locate: () => `settings of ${resume}` };
       const usual = command.presets[command.defaultPreset ?? ""]?.values;
       const numUsual = usual !== undefined && layers[0].values === usual ? 1 : 0;
+      if (changeable) refuseChanges(command, resume, saved.values, layers.slice(numUsual), changeable);
       return command.execute([...layers.slice(0, numUsual), saved, ...layers.slice(numUsual)], context);
     },
   };
+}
+
+/** @throws UsageError naming what was given and is not as the run has it. */
+function refuseChanges(command: Command, run: string, saved: Saved, given: readonly SettingsLayer[], changeable: readonly string[]): void {
+  const differences = [...command.positionals, ...command.options].flatMap(({ name, path, defaultValue }) => {
+    // Flags come by their dotted names, files may nest.
+    const asked = given.map(({ values }) => (values as Saved)[name] ?? valueAt(values, path)).findLast((value) => value !== undefined);
+    if (asked === undefined || isCovered(name, ["resume", ...changeable])) return [];
+    return compareConfigs({ [name]: (valueAt(saved, path) ?? defaultValue) as Json }, { [name]: asked as Json });
+  });
+  if (differences.length === 0) return;
+  throw new UsageError(
+    `resume ${run}: expected the settings that the run was started with, got other ones: ${describeDifferences(differences)}`,
+    {
+      hint: command.options.some(({ name }) => name === "init")
+        ? `Leave them out, or start a new run; --init ${run} takes the weights of this one.`
+        : "Leave them out, or start a new run.",
+    },
+  );
+}
+
+/** What a record holds at a path. */
+export function valueAt(record: unknown, path: readonly string[]): unknown {
+  let value = record;
+  for (const key of path) {
+    if (typeof value !== "object" || value === null || !Object.hasOwn(value, key)) return undefined;
+    value = (value as Record<string, unknown>)[key];
+  }
+  return value;
 }

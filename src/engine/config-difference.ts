@@ -26,6 +26,13 @@ export const isCovered = (path: string, keys: readonly string[]): boolean => key
 export const describeDifference = ({ path, saved, given }: ConfigDifference): string =>
   `${path} (saved ${JSON.stringify(saved) ?? "nothing"}, given ${JSON.stringify(given) ?? "nothing"})`;
 
+/** Differences in words: of a section whose kind differs the kind alone, because the rest follows from it. */
+export function describeDifferences(differences: readonly ConfigDifference[]): string {
+  const sections = differences.flatMap(({ path }) => (path.endsWith(".kind") ? [path.slice(0, -"kind".length)] : []));
+  const told = differences.filter(({ path }) => path.endsWith(".kind") || !sections.some((section) => path.startsWith(section)));
+  return told.map(describeDifference).join(", ");
+}
+
 function* leavesOf(value: JsonRecord, prefix: string): Generator<[string, Json]> {
   for (const [key, child] of Object.entries(value)) {
     if (child === undefined) continue;

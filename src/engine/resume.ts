@@ -2,7 +2,7 @@
 import { CheckpointError, FormatError } from "../base/errors.ts";
 import { type Checkpoint, readCheckpoint } from "./checkpoint-manifest.ts";
 import type { CheckpointReference, CheckpointStore } from "./checkpoints.ts";
-import { compareConfigs, describeDifference, isCovered } from "./config-difference.ts";
+import { compareConfigs, describeDifference, describeDifferences, isCovered } from "./config-difference.ts";
 import type { JsonRecord, WarningCode } from "./events.ts";
 import type { Trainable } from "./trainable.ts";
 
@@ -79,7 +79,7 @@ function checkConfig(checkpoint: Checkpoint, config: JsonRecord, changeable: rea
   const refused = differences.filter(({ path }) => !isCovered(path, changeable));
   if (refused.length > 0)
     throw new CheckpointError(
-      `resume ${checkpoint.path}: expected the settings that the run was started with, got other ones: ${refused.map(describeDifference).join(", ")}`,
+      `resume ${checkpoint.path}: expected the settings that the run was started with, got other ones: ${describeDifferences(refused)}`,
       { hint: "Give the saved values, or start a new run." },
     );
   return differences.map(describeDifference);

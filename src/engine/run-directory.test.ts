@@ -40,8 +40,10 @@ test("folders that are no runs are refused", () => {
 
 test("who names a folder of runs, or a run that is not there, is told which there are", () => {
   const runs = ["a", "b"].map((name) => createRunDirectory({ root, name, config: {}, now }).path);
-  const hint = `There are in ${root}: ${runs[1]}, ${runs[0]}.`;
-  for (const path of [root, join(root, "none")]) expect(() => openRunDirectory(path)).toThrow(expect.objectContaining({ hint }));
+  const names = `${runs[1]}, ${runs[0]}.`;
+  const expectHint = (path: string, hint: string) => expect(() => openRunDirectory(path)).toThrow(expect.objectContaining({ hint }));
+  expectHint(root, `Name one in it: ${names}`);
+  expectHint(join(root, "none"), `Check the path; in ${root} there are: ${names}`);
   expect(runsNear(join(root, "none", "none"))).toBeUndefined();
 });
 

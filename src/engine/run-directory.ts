@@ -104,7 +104,7 @@ export function runsNear(path: string): string | undefined {
   if (found.length === 0) return undefined;
   const names = found.slice(0, maxNamed).join(", ");
   const more = found.length > maxNamed ? ` and ${found.length - maxNamed} older ones` : "";
-  return `${found.length === 1 ? "There is one" : "There are"} in ${root}: ${names}${more}.`;
+  return `${isThere ? "Name one in it" : `Check the path; in ${root} there ${found.length === 1 ? "is" : "are"}`}: ${names}${more}.`;
 }
 
 function describe(path: string, config: JsonRecord): RunDirectory {

@@ -75,4 +75,4 @@ export const parseControlRun = (options: ControlRunOptions): ControlRunSettings 
  * The settings that a run was started with, to go on with them: `control({ ...savedControlSettings(path), resume: path })`.
  * @throws CheckpointError when there is no run at `path`.
  */
-export const savedControlSettings = (path: string): ControlRunOptions => savedSettingsOf(controlRunSchema, path);
+export const savedControlSettings = (path: string): ControlRunOptions => savedSettingsOf(controlRunSchema, path, "control");

@@ -36,7 +36,7 @@ export function locatePolicy(path: string, which: CheckpointReference = "best"):
 }
 
 function choose(path: string, which: CheckpointReference): { found: Checkpoint; name: string; note?: string } {
-  const { checkpoints } = openRunOfKind(path, { mark: "algo", kind: "a run in an environment", commands: "rl" });
+  const { checkpoints } = openRunOfKind(path, "control");
   if (which !== "best") return { found: checkpoints.resolve(which), name: which === "latest" ? "latest checkpoint" : "checkpoint" };
   const best = checkpoints.best();
   if (!best) return { found: checkpoints.resolve("latest"), name: "latest checkpoint", note: " (no best one was kept)" };
@@ -76,6 +76,6 @@ export function sourceOf(path: string, policy: ControlPolicy, env?: string): { e
   if (env !== undefined) return { env, options: {} };
   const { run } = locateRun(path);
   if (!existsSync(join(run, "config.json"))) return { env: policy.environment, options: {} };
-  const { config } = openRunOfKind(run, { mark: "algo", kind: "a run in an environment", commands: "rl" });
+  const { config } = openRunOfKind(run, "control");
   return { env: String(config.env), options: (config.envOptions ?? {}) as Record<string, unknown> };
 }

@@ -88,7 +88,7 @@ const nameOf = ({ name, algo, env }: Pick<ControlRunSettings, "name" | "algo" | 
 
 async function* learn(settings: ControlRunSettings, { backend, signal, onRun }: ControlContext): AsyncGenerator<RunEvent> {
   const resume = settings.resume === undefined ? undefined : locateRun(settings.resume);
-  const former = resume && openFormer(resume.run, { mark: "algo", kind: "a run in an environment", commands: "rl" });
+  const former = resume && openFormer(resume.run, "control");
   if (former && resume?.checkpoint === "auto") {
     const end = endOf(former, settings);
     if (end !== undefined) {

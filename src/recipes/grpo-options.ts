@@ -66,4 +66,4 @@ export type GrpoOptions = Omit<z.input<typeof grpoSchema>, "prompts" | "rewards"
  * records and rewards given as functions are not among them: give them again.
  * @throws CheckpointError when there is no run at `path`.
  */
-export const savedGrpoSettings = (path: string): GrpoOptions => savedSettingsOf(grpoSchema, path);
+export const savedGrpoSettings = (path: string): GrpoOptions => savedSettingsOf(grpoSchema, path, "alignment");

@@ -39,8 +39,17 @@ export interface GrpoContext {
   onRun?: (run: RunDirectory) => void;
 }
 
-/** Besides the loop's: what is only shown, waited for, or kept by its content (see the fingerprints). */
-const changeableAtResume = [...changeableSettings, "data", "prompts", "heldOut", "sampleRows", "rewardTimeout", "rolloutRows", "rewards"];
+/** Settings that may differ at resume. Besides the loop's: what is only shown, waited for, or kept by its content (see the fingerprints). */
+export const changeableAlignment: readonly string[] = [
+  ...changeableSettings,
+  "data",
+  "prompts",
+  "heldOut",
+  "sampleRows",
+  "rewardTimeout",
+  "rolloutRows",
+  "rewards",
+];
 
 /**
  * Aligns a model. The first events are stages (model, prompts), then those of the step loop.
@@ -54,7 +63,7 @@ export async function* grpo(options: GrpoOptions, { backend, signal, graceSecond
     rewards: givenRewards.map(nameOf),
   });
   const resume = settings.resume === undefined ? undefined : locateRun(settings.resume);
-  const former = resume && openFormer(resume.run, { mark: "promptsFingerprint", kind: "a grpo run", commands: "grpo" });
+  const former = resume && openFormer(resume.run, "alignment");
   for (const message of ignoredSettings({ ...settings })) yield warning(message);
 
   if (settings.model === undefined) throw new UsageError("model: expected a checkpoint folder or file, got none");
@@ -121,7 +130,7 @@ export async function* grpo(options: GrpoOptions, { backend, signal, graceSecond
         ...(settings.keepBest ? { keepBest: { metric: "reward", mode: "max" as const } } : {}),
         checkpoints: run.checkpoints,
         config,
-        changeable: changeableAtResume,
+        changeable: changeableAlignment,
         ...(resume && run.checkpoints.steps().length > 0 ? { resume: resume.checkpoint } : {}),
       },
       signal,

@@ -19,13 +19,14 @@ export { type EvaluateRunOptions, evaluateRun, type LocatedPolicy, locatePolicy,
 export { environmentName, openNamedEnvironments, openSingleEnvironment } from "./control-source.ts";
 export { type EpisodeFrame, episodePage, type RecordedEpisode, type RecordOptions, recordEpisode } from "./control-watch.ts";
 export { openDrafter, resolveDrafter } from "./drafter-source.ts";
-export { type GrpoContext, grpo } from "./grpo.ts";
+export { changeableAlignment, type GrpoContext, grpo } from "./grpo.ts";
 export { type GrpoOptions, grpoSchema, type PromptRecord, savedGrpoSettings } from "./grpo-options.ts";
 export { type HeldOut, holdOut } from "./hold-out.ts";
 export { copyTokenizer, resolveModel, tokenizerBeside } from "./model-source.ts";
 export { tokenise } from "./prepare-data.ts";
 export { type PretrainContext, pretrain } from "./pretrain.ts";
 export {
+  changeablePretraining,
   type PretrainOptions,
   type PretrainSettings,
   parseSavedSettings,

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { parseOptions } from "../base/schema.ts";
 import { sourceSchema } from "../data/index.ts";
-import { type JsonRecord, loopSchema } from "../engine/index.ts";
+import { changeableSettings, type JsonRecord, loopSchema } from "../engine/index.ts";
 import { type DecoderOptions, decoderSchema } from "../models/decoder/config.ts";
 import { type DecoderPresetName, decoderPresets } from "../models/decoder/presets.ts";
 import { languageModelSchema } from "../train/language-model.ts";
@@ -82,15 +82,29 @@ export const pretrainSchema = z.strictObject({
 export type PretrainOptions = z.input<typeof pretrainSchema>;
 export type PretrainSettings = z.output<typeof pretrainSchema>;
 
+/** What has no effect on a run but through what is recorded. */
+const notRecorded = ["cache", "epochs", "tokens", "fitSeconds"];
+
+/**
+ * Settings that may differ at resume. Besides the loop's: what is only shown, `data`, whose content has a fingerprint, and what one changes
+ * when a run diverges.
+ */
+export const changeablePretraining: readonly string[] = [
+  ...changeableSettings,
+  ...notRecorded,
+  ...["data", "samplePrompt", "sampleTokens", "evaluationBatches"],
+  ...["learningRate", "schedule", "maxGradientNorm"],
+];
+
 /** What config.json of a run holds; its length is told in steps, however it was given. */
 export const recordedSettings = (settings: PretrainSettings, steps: number, more: { corpus?: string } = {}): JsonRecord =>
-  recordOf(settings, { steps, ...more }, ["cache", "epochs", "tokens", "fitSeconds"]);
+  recordOf(settings, { steps, ...more }, notRecorded);
 
 /**
  * The settings that a run goes on with: `pretrain({ ...savedSettings(path), resume: path })`.
  * @throws CheckpointError when there is no run at `path`.
  */
-export const savedSettings = (path: string): Partial<PretrainOptions> => savedSettingsOf(pretrainSchema, path);
+export const savedSettings = (path: string): Partial<PretrainOptions> => savedSettingsOf(pretrainSchema, path, "pretraining");
 
 /** The same, complete and checked. @throws CheckpointError, UsageError for a run of another version with other settings. */
 export const parseSavedSettings = (path: string): PretrainSettings => parseOptions(pretrainSchema, savedSettings(path)) as PretrainSettings;

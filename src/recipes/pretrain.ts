@@ -8,11 +8,11 @@ import { CheckpointError, DataError, UsageError } from "../base/errors.ts";
 import { parseOptions } from "../base/schema.ts";
 import { type Corpus, openCorpus, type PackedRows, packDocuments, stateOfTheUnion, type TokenSource } from "../data/index.ts";
 import {
-  changeableSettings,
   compareConfigs,
   createRunDirectory,
   deriveSeed,
-  describeDifference,
+  describeDifferences,
+  isCovered,
   type JsonRecord,
   type RunDirectory,
   type RunEvent,
@@ -34,6 +34,7 @@ import { holdOut } from "./hold-out.ts";
 import { copyTokenizer, resolveModel } from "./model-source.ts";
 import { prepareTokenizer, tokenise, tokenizerFolder } from "./prepare-data.ts";
 import {
+  changeablePretraining,
   fittedSettings,
   ignoredSettings,
   type PretrainOptions,
@@ -143,7 +144,7 @@ async function* pipeline(
             : {}),
           checkpoints: run.checkpoints,
           config,
-          changeable: changeableAtResume,
+          changeable: changeablePretraining,
           ...(resume ? { resume: resume.checkpoint } : {}),
         },
         signal,
@@ -158,16 +159,9 @@ async function* pipeline(
   }
 }
 
-/** Besides the loop's: what is only shown, `data`, whose content has a fingerprint, and what one changes when a run diverges. */
-const changeableAtResume = [
-  ...changeableSettings,
-  ...["data", "samplePrompt", "sampleTokens", "evaluationBatches"],
-  ...["learningRate", "schedule", "maxGradientNorm"],
-];
-
 /** The run to go on with. Its settings are compared by the loop, against its latest checkpoint; here only what needs words of its own. */
 function openPretraining(path: string, corpus: Corpus): RunDirectory {
-  const run = openFormer(path, { mark: "corpus", kind: "a pretraining run", commands: "pretrain or quickstart" });
+  const run = openFormer(path, "pretraining");
   if (run.config.corpus !== corpus.fingerprint)
     throw new CheckpointError(
       `resume ${path}: expected the data that the run was started with, got other files or changed ones (${corpus.name})`,
@@ -180,11 +174,10 @@ function openPretraining(path: string, corpus: Corpus): RunDirectory {
 
 /** The loop's comparison for a run that was stopped before its first checkpoint. @throws CheckpointError. */
 function checkUnchanged(run: RunDirectory, config: JsonRecord): void {
-  const isChangeable = (path: string): boolean => changeableAtResume.some((key) => path === key || path.startsWith(`${key}.`));
-  const refused = compareConfigs(run.config, config).filter(({ path }) => !isChangeable(path));
+  const refused = compareConfigs(run.config, config).filter(({ path }) => !isCovered(path, changeablePretraining));
   if (refused.length > 0)
     throw new CheckpointError(
-      `resume ${run.path}: expected the settings that the run was started with, got other ones: ${refused.map(describeDifference).join(", ")}`,
+      `resume ${run.path}: expected the settings that the run was started with, got other ones: ${describeDifferences(refused)}`,
       { hint: "Give the saved values, or start a new run." },
     );
 }

@@ -66,8 +66,7 @@ export async function* trainDraftModel(settings: TrainDrafterSettings, context: 
   const draftSize = Math.min(settings.draft.vocabSize, vocabSize);
   const config = draftConfig(settings, target.model.config, draftSize, Math.max(length, textLength));
   const plans = await plansOf(settings, target);
-  const marked = { mark: "kind", kind: "a drafter's training", commands: "train-drafter" };
-  const former = settings.resume === undefined ? undefined : openFormer(settings.resume, marked);
+  const former = settings.resume === undefined ? undefined : openFormer(settings.resume, "drafter");
   const record = recordOf(settings, { tokenizerHash: target.tokenizer.hash });
   const run = former ?? createRunDirectory({ root: settings.runs, name: settings.name, config: record });
   onRun?.(run);

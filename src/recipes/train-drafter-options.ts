@@ -103,7 +103,7 @@ export type TrainDrafterOptions = z.input<typeof trainDrafterSchema>;
 export type TrainDrafterSettings = z.output<typeof trainDrafterSchema>;
 
 /** The settings that a run was started with, to go on with them. @throws CheckpointError when there is no run at `path`. */
-export const savedDrafterSettings = (path: string): Partial<TrainDrafterOptions> => savedSettingsOf(trainDrafterSchema, path);
+export const savedDrafterSettings = (path: string): Partial<TrainDrafterOptions> => savedSettingsOf(trainDrafterSchema, path, "drafter");
 
 /**
  * The tour's part on acceleration: Medusa heads for the small model of stories, half a minute in all on two cores. Texts are greedy, as

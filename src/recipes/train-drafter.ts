@@ -65,8 +65,7 @@ export async function* trainDrafter(
     });
   const lengths = lengthsOf(settings, target);
   const config = recordOf(settings, { tokenizerHash: tokenizer.hash });
-  const marked = { mark: "kind", kind: "a drafter's training", commands: "train-drafter" };
-  const former = settings.resume === undefined ? undefined : openFormer(settings.resume, marked);
+  const former = settings.resume === undefined ? undefined : openFormer(settings.resume, "drafter");
   const heads = createMedusa(target, settings.medusa);
   const texts = yield* writeTexts(backend, target, tokenizer, settings, lengths.text, signal);
   const base = { base: settings.model, tokenizerHash: tokenizer.hash };

@@ -42,11 +42,11 @@ export function recordOf(
 /**
  * The settings that a run goes on with: those of its newest checkpoint (or the one that is named), which has what an earlier resume changed;
  * before the first one those that it was started with.
- * @throws CheckpointError when there is no run at `path`.
+ * @throws CheckpointError when there is no run of this kind at `path`.
  */
-export function savedSettingsOf<S extends z.ZodObject>(schema: S, path: string): Partial<z.input<S>> {
+export function savedSettingsOf<S extends z.ZodObject>(schema: S, path: string, kind: RunKind): Partial<z.input<S>> {
   const located = locateRun(path);
-  const run = openRunDirectory(located.run);
+  const run = openRunOfKind(located.run, kind);
   const checkpoint = located.checkpoint === "auto" ? newestReadable(run) : readCheckpoint(path);
   return settingsOf(schema, { ...run.config, ...checkpoint?.config }) as Partial<z.input<S>>;
 }
@@ -71,14 +71,15 @@ function newestReadable({ checkpoints }: RunDirectory): Checkpoint | undefined {
   return undefined;
 }
 
-export interface RunKind {
-  /** A setting that only runs of this kind record. */
-  mark: string;
-  /** "a pretraining run" */
-  kind: string;
-  /** Those that make such runs, in words. */
-  commands: string;
-}
+/** Which settings only runs of a kind record, and which commands make them. */
+const runKinds = {
+  pretraining: { mark: "corpus", kind: "a pretraining run", commands: ["pretrain", "quickstart"] },
+  alignment: { mark: "promptsFingerprint", kind: "a grpo run", commands: ["grpo"] },
+  control: { mark: "algo", kind: "a run in an environment", commands: ["rl"] },
+  drafter: { mark: "kind", kind: "a drafter's training", commands: ["train-drafter"] },
+} as const;
+
+export type RunKind = keyof typeof runKinds;
 
 /**
  * The run to go on with. Its settings are compared by the loop, against its latest checkpoint.
@@ -91,12 +92,20 @@ export function openFormer(path: string, kind: RunKind): RunDirectory {
 }
 
 /** A run to read from. @throws CheckpointError for a folder that is no run, or one of another kind. */
-export function openRunOfKind(path: string, { mark, kind, commands }: RunKind): RunDirectory {
+export function openRunOfKind(path: string, kind: RunKind): RunDirectory {
   const run = openRunDirectory(path);
-  if (run.config[mark] !== undefined) return run;
-  throw new CheckpointError(`resume ${path}: expected the folder of ${kind}, got one of another kind`, {
-    hint: `Give a folder that longwave ${commands} made.`,
-  });
+  const isOf = ({ mark }: { mark: string }): boolean => run.config[mark] !== undefined;
+  const expected = runKinds[kind];
+  if (isOf(expected)) return run;
+  const other = Object.values(runKinds).find(isOf);
+  throw new CheckpointError(
+    `resume ${path}: expected the folder of ${expected.kind}, got ${other ? `that of ${other.kind}` : "one of another kind"}`,
+    {
+      hint: other
+        ? `Go on with it: longwave ${other.commands[0]} --resume ${path}`
+        : `Give a folder that longwave ${expected.commands.join(" or ")} made.`,
+    },
+  );
 }
 
 /** Whether a run came to its own end: neither interrupted nor broken. */

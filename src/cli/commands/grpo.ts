@@ -1,7 +1,14 @@
 // `longwave grpo <model>`: a model, prompts and reward functions in, an aligned model and its run folder out.
 import type { z } from "zod";
 import type { RunEvent } from "../../engine/index.ts";
-import { type GrpoOptions, grpoSchema, grpo as run, savedGrpoSettings, tourAlignOptions } from "../../recipes/index.ts";
+import {
+  changeableAlignment,
+  type GrpoOptions,
+  grpoSchema,
+  grpo as run,
+  savedGrpoSettings,
+  tourAlignOptions,
+} from "../../recipes/index.ts";
 import { groupPolicyPresets, namedRewardUsages } from "../../rl/index.ts";
 import { type CommandContext, defineCommand } from "../command.ts";
 import { grpoHeadings } from "../headings.ts";
@@ -22,7 +29,7 @@ async function execute(options: z.output<typeof grpoSchema>, context: CommandCon
   context.print(context.phrase(summary.text()).trimEnd());
   context.print();
   context.print(`generate from it:  ${program} generate ${folder}`);
-  context.print(`train it further:  ${program} grpo --resume ${folder} --steps N`);
+  context.print(`train it further:  ${program} grpo --resume ${folder} --steps ${2 * summary.steps}`);
   context.print(`look at the run:   ${program} report ${folder}`);
 }
 
@@ -49,8 +56,15 @@ class Summary {
   #first: Readonly<Record<string, number>> | undefined;
   #last: Readonly<Record<string, number>> | undefined;
   #end: Extract<RunEvent, { kind: "run-end" }> | undefined;
+  #resumedAt: number | undefined;
+
+  /** Of the whole run. */
+  get steps(): number {
+    return Math.max(this.#end?.step ?? 0, this.#end?.total ?? 0);
+  }
 
   add(event: RunEvent): void {
+    if (event.kind === "run-start" && event.resumedFrom !== undefined) this.#resumedAt = event.step;
     if (event.kind === "evaluation") {
       this.#first ??= event.metrics;
       this.#last = event.metrics;
@@ -63,8 +77,10 @@ class Summary {
       const [from, to] = [this.#first?.[name], this.#last?.[name]];
       return from === undefined || to === undefined ? "" : `${formatMetric(from)} → ${formatMetric(to)}`;
     };
+    // The evaluation before a resume was told then.
+    const since = this.#resumedAt === undefined ? "" : ` since step ${this.#resumedAt}`;
     if (this.#first && this.#last) {
-      rows.push(["reward on held-out prompts", `${change("reward")} ± ${formatMetric(this.#last.reward_stderr ?? 0)}`]);
+      rows.push(["reward on held-out prompts", `${change("reward")} ± ${formatMetric(this.#last.reward_stderr ?? 0)}${since}`]);
       for (const name of Object.keys(this.#last)) {
         const reward = /^rewards\/(.*)\/mean$/.exec(name)?.[1];
         if (reward !== undefined) rows.push([`  ${reward}`, change(name)]);
@@ -112,4 +128,5 @@ export const grpo = resumable(
     run: execute,
   }),
   (path) => ({ ...savedGrpoSettings(path) }),
+  changeableAlignment,
 );

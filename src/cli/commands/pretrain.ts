@@ -2,7 +2,14 @@
 import type { z } from "zod";
 import { type RunEvent, tokensPerSecond } from "../../engine/index.ts";
 import { decoderPresets } from "../../models/decoder/presets.ts";
-import { type PretrainOptions, pretrainSchema, quickstartOptions, pretrain as run, savedSettings } from "../../recipes/index.ts";
+import {
+  changeablePretraining,
+  type PretrainOptions,
+  pretrainSchema,
+  quickstartOptions,
+  pretrain as run,
+  savedSettings,
+} from "../../recipes/index.ts";
 import { type CommandContext, defineCommand } from "../command.ts";
 import { pretrainHeadings } from "../headings.ts";
 import { formatCount, formatMetric } from "../render/format.ts";
@@ -23,7 +30,7 @@ async function execute(options: z.output<typeof pretrainSchema>, context: Comman
   context.print(context.phrase(summary.text()).trimEnd());
   context.print();
   context.print(`generate from it:  ${program} generate ${folder} --prompt ${JSON.stringify(options.samplePrompt)}`);
-  context.print(`train it further:  ${program} pretrain --resume ${folder} --steps N`);
+  context.print(`train it further:  ${program} pretrain --resume ${folder} --steps ${2 * summary.steps}`);
   context.print(`look at the run:   ${program} report ${folder}   (or tensorboard --logdir ${folder})`);
 }
 
@@ -33,8 +40,15 @@ class Summary {
   #training: { first: number; last: number } | undefined;
   #validation: { first: number; last: number; bitsPerByte?: number } | undefined;
   #end: Extract<RunEvent, { kind: "run-end" }> | undefined;
+  #resumedAt: number | undefined;
+
+  /** Of the whole run. */
+  get steps(): number {
+    return Math.max(this.#end?.step ?? 0, this.#end?.total ?? 0);
+  }
 
   add(event: RunEvent): void {
+    if (event.kind === "run-start" && event.resumedFrom !== undefined) this.#resumedAt = event.step;
     if (event.kind === "step") {
       const { loss } = event.metrics;
       this.#training = { first: this.#training?.first ?? loss, last: loss };
@@ -46,8 +60,10 @@ class Summary {
   }
 
   text(): string {
+    // Times and tokens are those of the whole run; what was seen is what came after the resume.
+    const since = this.#resumedAt === undefined ? "" : ` since step ${this.#resumedAt}`;
     const losses = ({ first, last }: { first: number; last: number }): string =>
-      first === last ? formatMetric(last) : `${formatMetric(first)} → ${formatMetric(last)}`;
+      first === last ? formatMetric(last) : `${formatMetric(first)} → ${formatMetric(last)}${since}`;
     const rows: string[][] = [];
     if (this.#training) rows.push(["training loss", losses(this.#training)]);
     if (this.#validation) {
@@ -95,6 +111,7 @@ export const pretrain = resumable(
     run: execute,
   }),
   savedSettings,
+  changeablePretraining,
 );
 
 export const quickstart = resumable(
@@ -115,4 +132,5 @@ export const quickstart = resumable(
     run: execute,
   }),
   savedSettings,
+  changeablePretraining,
 );

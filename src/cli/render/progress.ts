@@ -185,7 +185,13 @@ function endText(
   event: Extract<RunEvent, { kind: "run-end" }>,
   { unit, stepName = "step", phrase = (text) => text }: ProgressOptions,
 ): string {
-  const parts = [`${reasonText(event.reason)} at ${stepName} ${event.step}/${event.total} after ${formatDuration(event.elapsedSeconds)}`];
+  // A run that is resumed with fewer steps than it has taken ends where it is.
+  const isPast = event.reason === "finished" && event.step > event.total;
+  const parts = [
+    isPast
+      ? `nothing to train: already at ${stepName} ${event.step}, more than the ${event.total} asked for`
+      : `${reasonText(event.reason)} at ${stepName} ${event.step}/${event.total} after ${formatDuration(event.elapsedSeconds)}`,
+  ];
   // Where steps are what is counted, they have been told.
   const isTold = event.totalTokens === event.step;
   if (event.totalTokens > 0 && !isTold) parts.push(`${formatCount(event.totalTokens)} ${unit === undefined ? "tokens" : `${unit}s`}`);

@@ -157,6 +157,12 @@ describe("createProgress", () => {
     expect(output.text()).not.toContain("\u001b");
   });
 
+  it("says of a run with fewer steps than it has taken that there was nothing to train", () => {
+    const output = bufferedOutput();
+    createProgress(output).handle({ ...end, step: 120 } as RunEvent);
+    expect(output.text()).toMatch(/^nothing to train: already at step 120, more than the 100 asked for, /);
+  });
+
   it("keeps one live line on a terminal, within its width, and other events above it", () => {
     const output = bufferedOutput({ isTTY: true, columns: 100 });
     const progress = createProgress(output);
