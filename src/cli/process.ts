@@ -10,7 +10,11 @@ export async function runProcess(entries: readonly CommandEntry[] = commands): P
   // The first signal asks the command to finish its step and save; a second one ends the process at once.
   const { signal } = installSignalHandlers({
     onFirst: () => {
-      if (process.stderr.isTTY) process.stderr.write("\nFinishing the step; once more to quit at once.\n");
+      // Behind the terminal's own ^C.
+      if (process.stderr.isTTY) process.stderr.write("\n");
+    },
+    onSecond: () => {
+      process.stderr.write("stopped at once: what was not saved is lost\n");
     },
   });
   // The reader went away (`longwave … | head`): nothing is left to say.

@@ -345,7 +345,10 @@ describe("the executable", () => {
   });
 
   it.skipIf(process.platform === "win32")("exits with 130 at the second signal when a command does not listen", async () => {
-    expect(await interrupt("ignore", "SIGINT")).toEqual({ code: 130, text: "ready\nasked to stop\n" });
+    expect(await interrupt("ignore", "SIGINT")).toEqual({
+      code: 130,
+      text: "ready\nasked to stop\nstopped at once: what was not saved is lost\n",
+    });
   });
 });
 

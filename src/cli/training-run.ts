@@ -35,21 +35,43 @@ export async function followTraining(
   if (fallbackReason) context.stderr.write(`warning: the slower binding backend is used: ${fallbackReason}\n`);
   const progress = createProgress(context.stdout, { phrase: context.phrase, ...progressOptions });
   let folder = "";
+  let step: number | undefined;
+  const ignoreInterrupt = acknowledgeInterrupt(context, () => step);
   const onRun = ({ path }: Pick<RunDirectory, "path">): void => {
     folder = context.phrase(path);
     context.print(`run folder: ${folder}`);
   };
   try {
     for await (const event of start({ backend, signal: context.signal, onRun })) {
+      if (folder !== "") step = event.step;
       progress.handle(shown(event));
       onEvent(event);
     }
   } catch (error) {
     throw folder === "" ? error : resumableError(error, context, name, folder);
   } finally {
+    ignoreInterrupt();
     progress.close();
   }
   return folder;
+}
+
+/**
+ * Says at the first Ctrl-C what happens now, and what a second one does.
+ * @param stepOf the step that a run is at; undefined before it begins.
+ * @returns a function that takes this back.
+ */
+export function acknowledgeInterrupt({ signal, stderr }: Pick<CommandContext, "signal" | "stderr">, stepOf: () => number | undefined) {
+  const say = (): void => {
+    const step = stepOf();
+    stderr.write(
+      step === undefined
+        ? "interrupted: stopping before the run has begun; press Ctrl-C again to stop at once\n"
+        : `interrupted after step ${step}: finishing what is under way and saving; press Ctrl-C again to stop at once without saving, which loses what came after the last checkpoint\n`,
+    );
+  };
+  signal.addEventListener("abort", say);
+  return (): void => signal.removeEventListener("abort", say);
 }
 
 /** An interrupt with the command that goes on with the run; other errors as they are. */

@@ -41,7 +41,7 @@ export async function* readText(path: string, options: TextReadOptions = {}): As
 }
 
 export function throwIfAborted(signal: AbortSignal | undefined, what: string): void {
-  if (signal?.aborted) throw new AbortedError(`${what}: expected to finish, got aborted`, { cause: signal.reason });
+  if (signal?.aborted) throw new AbortedError(`${what}: interrupted`, { cause: signal.reason });
 }
 
 async function openText(path: string): Promise<FileHandle> {

@@ -15,6 +15,8 @@ export interface SignalOptions {
   signals?: readonly NodeJS.Signals[];
   /** Told the name of the first signal, e.g. to say "finishing the step; press again to exit at once". */
   onFirst?: (signal: NodeJS.Signals) => void;
+  /** Told the name of the second signal, before the process ends. */
+  onSecond?: (signal: NodeJS.Signals) => void;
 }
 
 /** Exit code after an interrupt, as shells have it (128 + SIGINT). */
@@ -22,10 +24,13 @@ export const interruptedExitCode = 130;
 
 /** Installs the handlers; call `dispose` when the run is over. */
 export function installSignalHandlers(options: SignalOptions = {}): SignalHandlers {
-  const { signals = ["SIGINT", "SIGTERM"], onFirst } = options;
+  const { signals = ["SIGINT", "SIGTERM"], onFirst, onSecond } = options;
   const controller = new AbortController();
   const handle = (name: NodeJS.Signals): void => {
-    if (controller.signal.aborted) process.exit(interruptedExitCode);
+    if (controller.signal.aborted) {
+      onSecond?.(name);
+      process.exit(interruptedExitCode);
+    }
     controller.abort(new AbortedError(`interrupted by ${name}`));
     onFirst?.(name);
   };

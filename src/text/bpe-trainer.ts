@@ -145,7 +145,7 @@ export async function trainBpe(
 function makeTurn(signal: AbortSignal | undefined): () => Promise<boolean> {
   let last = performance.now();
   const check = (): void => {
-    if (signal?.aborted) throw new AbortedError("train a tokenizer: stopped before the end", { cause: signal.reason });
+    if (signal?.aborted) throw new AbortedError("train a tokenizer: interrupted", { cause: signal.reason });
   };
   return async () => {
     check();

@@ -128,6 +128,7 @@ describe.skipIf(process.platform === "win32")("a run that is stopped and resumed
       child.kill("SIGINT");
     });
     expect(exit.code, exit.output).toBe(130);
+    expect(exit.output).toMatch(/\ninterrupted after step \d+: finishing what is under way and saving; press Ctrl-C again/);
     expect(exit.output).toMatch(/\nrun: interrupted by SIGINT after step \d+ of/);
     const run = folderOf(exit.output) as string;
     expect(exit.output).toContain(` pretrain --resume ${run}`);

@@ -4,7 +4,7 @@ import { type TourPart, tourSchema } from "../../recipes/tour.ts";
 import { type CommandContext, defineCommand } from "../command.ts";
 import { formatBytes, formatDuration } from "../render/format.ts";
 import { createProgress, type Progress } from "../render/progress.ts";
-import { resumableError } from "../training-run.ts";
+import { acknowledgeInterrupt, resumableError } from "../training-run.ts";
 
 const headings: Record<TourPart, { title: string; show: readonly string[] }> = {
   train: { title: "1. train: a tokenizer and a small language model on two centuries of speeches", show: ["learningRate", "mfu"] },
@@ -37,10 +37,13 @@ export const tour = defineCommand({
     const runs: Partial<Record<TourPart, string>> = {};
     let part: TourPart | undefined;
     let speculation: JsonRecord | undefined;
+    let step: number | undefined;
+    const ignoreInterrupt = acknowledgeInterrupt(context, () => step);
     try {
       const onPart = (begun: TourPart, tourFolder: string): void => {
         progress?.close();
         part = begun;
+        step = undefined;
         folder = tourFolder;
         const { title, show } = headings[begun];
         context.print(`\n${context.stdout.colors.bold(title)}`);
@@ -55,6 +58,7 @@ export const tour = defineCommand({
         context.print(`run folder: ${runs[part]}`);
       };
       for await (const event of run(options, { backend, signal: context.signal, onPart, onRun })) {
+        if (part && runs[part] !== undefined) step = event.step;
         progress?.handle(event);
         if (event.kind === "artifact" && event.name === "speculation") speculation = event.data;
       }
@@ -63,6 +67,7 @@ export const tour = defineCommand({
       const unfinished = part && runs[part];
       throw part && unfinished ? resumableError(error, context, commands[part], unfinished) : error;
     } finally {
+      ignoreInterrupt();
       progress?.close();
       // What was finished is worth a look even when the rest was interrupted.
       if (folder !== "") await writePage(folder, context);
