@@ -77,6 +77,8 @@ export interface Command {
   readonly defaultPreset: string | undefined;
   readonly hasJson: boolean;
   readonly examples: readonly Example[];
+  /** The settings that layers come to. @throws UsageError. */
+  resolve(layers: readonly SettingsLayer[]): Readonly<Record<string, unknown>>;
   /** Validates the merged layers and runs. @throws UsageError before anything is done. */
   execute(layers: readonly SettingsLayer[], context: CommandContext): Promise<void>;
 }
@@ -131,6 +133,7 @@ export function defineCommand<S extends z.ZodObject>(definition: CommandDefiniti
     defaultPreset: definition.defaultPreset,
     hasJson: definition.hasJson ?? false,
     examples: definition.examples,
+    resolve: (layers) => resolveLayers(definition.schema, layers),
     execute: async (layers, context) => definition.run(resolveLayers(definition.schema, layers), context),
   };
 }

@@ -1,9 +1,12 @@
 // The command line that repeats a run, from the configuration that it recorded: only what differs from the command's defaults.
 
+import { UsageError } from "../base/errors.ts";
 import type { OptionInfo } from "../base/schema.ts";
 import type { JsonRecord } from "../engine/index.ts";
 import type { Command } from "./command.ts";
 import { kebabCase } from "./flags.ts";
+import type { Phrase } from "./io.ts";
+import { createPhrase, type PhraseOptions } from "./phrase.ts";
 import type { CommandEntry } from "./registry.ts";
 import { valueAt } from "./training-run.ts";
 
@@ -17,7 +20,18 @@ export interface RecordedRun {
 }
 
 /** Undefined when no command has these settings. The commands' modules are imported, which takes a moment. */
-export async function commandLineOf(run: RecordedRun, entries: readonly CommandEntry[]): Promise<string | undefined> {
+export async function commandLineOf(run: RecordedRun, entries: readonly CommandEntry[], program = "longwave"): Promise<string | undefined> {
+  const command = await commandOf(run, entries);
+  return command && run.config && lineOf(command, run.config, program);
+}
+
+/** What the run was told, in the words of the command line that made it. */
+export async function phraseOf(run: RecordedRun, entries: readonly CommandEntry[], options: PhraseOptions): Promise<Phrase> {
+  return createPhrase({ ...options, options: (await commandOf(run, entries))?.options ?? [] });
+}
+
+/** The command that made a run, by the settings that it recorded. */
+async function commandOf(run: RecordedRun, entries: readonly CommandEntry[]): Promise<Command | undefined> {
   const { config } = run;
   const keys = Object.keys(config ?? {});
   if (!config || keys.length === 0) return undefined;
@@ -34,20 +48,44 @@ export async function commandLineOf(run: RecordedRun, entries: readonly CommandE
   if (best < minKnownShare) return undefined;
   const equal = rated.filter(({ share }) => share === best).map(({ command }) => command);
   const chosen = equal.find(({ name }) => run.id.includes(name.replaceAll(" ", "-"))) ?? equal.find(({ defaultPreset }) => !defaultPreset);
-  return lineOf(chosen ?? equal[0], config);
+  return chosen ?? equal[0];
 }
 
-function lineOf(command: Command, config: JsonRecord): string {
+function lineOf(command: Command, config: JsonRecord, program: string): string {
   const preset = command.defaultPreset === undefined ? {} : (command.presets[command.defaultPreset]?.values ?? {});
-  const words = ["longwave", command.name];
-  for (const option of command.positionals) for (const value of listed(valueAt(config, option.path))) words.push(quoted(textOf(value)));
-  for (const option of command.options) {
+  const words = [program, command.name];
+  const given: Record<string, unknown> = {};
+  for (const { name, path } of command.positionals) {
+    const value = valueAt(config, path);
+    if (value !== undefined) given[name] = value;
+    for (const item of listed(value)) words.push(quoted(textOf(item)));
+  }
+  const options = command.options.filter((option) => {
     const value = valueAt(config, option.path);
     const usual = valueAt(preset, option.path) ?? option.defaultValue;
-    if (value === undefined || JSON.stringify(value) === JSON.stringify(usual) || !applies(option, config)) continue;
-    words.push(...flagOf(option, value));
+    if (value === undefined || isEqual(value, usual) || !applies(option, config)) return false;
+    given[option.name] = value;
+    return true;
+  });
+  // Some defaults depend on other options: what comes by itself is not said.
+  for (const { name, path } of options) {
+    const { [name]: value, ...others } = given;
+    if (isEqual(valueAt(settled(command, [preset, others]), path), value)) delete given[name];
   }
+  for (const option of options) if (Object.hasOwn(given, option.name)) words.push(...flagOf(option, given[option.name]));
   return words.join(" ");
+}
+
+const isEqual = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
+
+/** What options come to; undefined where they do not do without more. */
+function settled(command: Command, layers: readonly unknown[]): unknown {
+  try {
+    return command.resolve(layers.map((values) => ({ values })));
+  } catch (error) {
+    if (error instanceof UsageError) return undefined;
+    throw error;
+  }
 }
 
 /** An option of a union counts only for the kind that was chosen. */

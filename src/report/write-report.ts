@@ -13,6 +13,8 @@ export interface ReportOptions {
   readonly title?: string;
   /** Command lines that repeat a run, where it did not record them itself. Default: none. */
   readonly commands?: (run: RunRecord) => readonly string[] | Promise<readonly string[]>;
+  /** Puts what a run told into the words of whoever started it. Default: as it is. */
+  readonly phrase?: (run: RunRecord) => Promise<(text: string) => string>;
 }
 
 export interface WrittenReport {
@@ -24,14 +26,27 @@ export interface WrittenReport {
   readonly notes: readonly string[];
 }
 
+const phrased = (run: RunRecord, phrase: (text: string) => string): RunRecord => ({
+  ...run,
+  log: run.log.map((entry) => ({
+    ...entry,
+    message: phrase(entry.message),
+    ...(entry.hint === undefined ? {} : { hint: phrase(entry.hint) }),
+  })),
+});
+
 /**
  * Writes one self-contained page about the run at `path`, or about the runs in its sub-folders.
  * The page needs no network: style, script and data are inside, and without its script it still shows every figure.
  * @param path run folder, its metrics.jsonl, or a folder of run folders.
  * @throws CheckpointError when there is nothing to show, or the page cannot be written.
  */
-export async function writeReport(path: string, { output, title, commands = () => [] }: ReportOptions = {}): Promise<WrittenReport> {
-  const runs = readRuns(path);
+export async function writeReport(
+  path: string,
+  { output, title, commands = () => [], phrase }: ReportOptions = {},
+): Promise<WrittenReport> {
+  const found = readRuns(path);
+  const runs = phrase ? await Promise.all(found.map(async (run) => phrased(run, await phrase(run)))) : found;
   const folder = statSync(path).isDirectory() ? path : dirname(path);
   const lines = new Map<RunRecord, readonly string[]>();
   for (const run of runs) lines.set(run, await commands(run));

@@ -146,7 +146,7 @@ describe("data and settings that cannot be trained on", () => {
     ],
     ["an unknown option of the model", "text.txt", ["--model.widht", "3"], 2, /option `--model.widht`/, /Did you mean --model.width/],
     ["an option of another optimiser", "text.txt", ["--optimizer.nesterov"], 2, /optimizer.nesterov/, /optimizer.kind sgd or muon/],
-    ["heads that do not fit", "text.txt", ["--model.heads", "3"], 2, /model.width: expected a multiple of heads \(3\)/, /headWidth/],
+    ["heads that do not fit", "text.txt", ["--model.heads", "3"], 2, /model.width: expected a multiple of --model.heads \(3\)/, /--model.head-width/],
     [
       "a schedule longer than the run",
       "text.txt",

@@ -85,7 +85,7 @@ describe("the command to reproduce", () => {
   it("starts from the preset of the command that the folder is named after", async () => {
     const config = recorded({ ...quickstartOptions, steps: 60 });
     const line = await commandLineOf({ id: "20260131-120000-quickstart", config }, commands);
-    expect(line).toMatch(/^longwave quickstart .*--steps 60/);
+    expect(line).toBe("longwave quickstart --steps 60");
     expect(line).not.toContain("--batch-size");
   });
 

@@ -24,10 +24,11 @@ export const report = defineCommand({
   ],
   run: async ({ run, ...options }, context) => {
     const { writeReport } = await import("../../report/index.ts");
-    const { commandLineOf } = await import("../reproduce.ts");
+    const { commandLineOf, phraseOf } = await import("../reproduce.ts");
     const written = await writeReport(run, {
       ...options,
-      commands: async (record) => [(await commandLineOf(record, context.commands)) ?? []].flat(),
+      commands: async (record) => [(await commandLineOf(record, context.commands, context.program)) ?? []].flat(),
+      phrase: (record) => phraseOf(record, context.commands, context),
     });
     if (context.json) return context.printJson(written);
     for (const note of written.notes) context.stderr.write(`note: ${printable(note)}\n`);

@@ -96,10 +96,11 @@ function speculationText({ ratio, tokensPerStep, identical }: JsonRecord): strin
 
 async function writePage(folder: string, context: CommandContext): Promise<void> {
   const { writeReport } = await import("../../report/index.ts");
-  const { commandLineOf } = await import("../reproduce.ts");
+  const { commandLineOf, phraseOf } = await import("../reproduce.ts");
   try {
     const { path, bytes } = await writeReport(folder, {
-      commands: async (record) => [(await commandLineOf(record, context.commands)) ?? []].flat(),
+      commands: async (record) => [(await commandLineOf(record, context.commands, context.program)) ?? []].flat(),
+      phrase: (record) => phraseOf(record, context.commands, context),
     });
     context.print(`\nlook at it: ${context.phrase(path)} (${formatBytes(bytes)})`);
   } catch (error) {

@@ -95,11 +95,14 @@ export function decoderConfig(options: DecoderOptions): DecoderConfig {
     throw new UsageError(message, { hint });
   };
   if (!Number.isInteger(headWidth))
-    fail(`model.width: expected a multiple of heads (${config.heads}), got ${config.width}`, "Change width or heads, or give headWidth.");
+    fail(
+      `model.width: expected a multiple of model.heads (${config.heads}), got ${config.width}`,
+      "Change model.width or model.heads, or give model.headWidth.",
+    );
   if (config.heads % kvHeads !== 0)
     fail(
-      `model.kvHeads: expected a divisor of heads (${config.heads}), got ${kvHeads}`,
-      "Use heads / 2, / 4 … for grouped-query attention.",
+      `model.kvHeads: expected a divisor of model.heads (${config.heads}), got ${kvHeads}`,
+      "Use model.heads / 2, / 4 … for grouped-query attention.",
     );
   const rotated = rotaryWidth({ headWidth, rotaryFraction });
   if (config.position === "rotary" && rotated % 2 !== 0) {
@@ -123,7 +126,7 @@ export function decoderConfig(options: DecoderOptions): DecoderConfig {
   if (layerTypes.length !== config.layers)
     fail(`model.layerTypes: expected ${config.layers} entries, got ${layerTypes.length}`, "Give one kind for each layer.");
   if (layerTypes.includes("sliding") && config.window === undefined)
-    fail("model.window: expected a size for the sliding layers, got none", "Set window.");
+    fail("model.window: expected a size for the sliding layers, got none", "Set model.window.");
   const keyWidth = latent ? latent.plainWidth + latent.rotaryWidth : headWidth;
   const attentionScale = config.attentionScale ?? 1 / Math.sqrt(keyWidth);
   return { ...config, kvHeads, headWidth, rotaryFraction, mlpWidth, layerTypes, attentionScale };
