@@ -119,6 +119,19 @@ export function stepsOf(
   return steps ?? defaultSteps;
 }
 
+/** Beyond so many passes more of them teach nothing (Muennighoff et al. 2023, "Scaling Data-Constrained Language Models", section 6). */
+const mostPasses = 40;
+
+/** How often a run of so many steps reads its training rows, where that is too often to help and nothing will end it earlier. */
+export function uselessPasses(
+  { earlyStopping }: Pick<PretrainSettings, "earlyStopping">,
+  steps: number,
+  data: { rows: number; rowsPerStep: number },
+): number | undefined {
+  const passes = Math.round((steps * data.rowsPerStep) / data.rows);
+  return passes > mostPasses && !earlyStopping ? passes : undefined;
+}
+
 /** Options that were given but have no effect beside others, each with the reason. */
 export function ignoredSettings(settings: PretrainSettings, isValidated: boolean): string[] {
   const { shape } = pretrainSchema;

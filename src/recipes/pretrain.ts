@@ -42,6 +42,7 @@ import {
   pretrainSchema,
   recordedSettings,
   stepsOf,
+  uselessPasses,
 } from "./pretrain-options.ts";
 import { Sampler } from "./sampler.ts";
 import { isComplete, locateRun, loopSettingsOf, openFormer, settingsOf } from "./training-run.ts";
@@ -102,6 +103,12 @@ async function* pipeline(
     for (const message of ignoredSettings(settings, rows.validation !== undefined)) yield warning(message);
     if (rowsPerStep > rows.train.numRows)
       yield warning(`an update of ${rowsPerStep} rows reads the training data (${rows.train.numRows} rows) more than once`);
+    const passes = uselessPasses(settings, total, { rows: rows.train.numRows, rowsPerStep });
+    if (passes !== undefined)
+      yield warning(
+        `${total} steps are ${passes} passes over ${rows.train.numPairs} training tokens: from so little text a model learns the text itself`,
+        "Give more text, fewer steps (or epochs), or earlyStopping.metric loss.",
+      );
 
     const config = recordedSettings(settings, total, { corpus: corpus.fingerprint });
     if (former && former.checkpoints.steps().length === 0) {

@@ -14,6 +14,7 @@ import {
   pretrainSchema,
   recordedSettings,
   stepsOf,
+  uselessPasses,
 } from "./pretrain-options.ts";
 
 const documentsOf = (source: TokenSource | undefined): number[][] => {
@@ -90,6 +91,13 @@ describe("settings of pretraining", () => {
     expect(stepsOf(settings({ epochs: 2 }), data)).toBe(25);
     expect(stepsOf(settings({ epochs: 0.001, steps: 9 }), data)).toBe(1);
     expect(stepsOf(settings({ tokens: 1000 }), data)).toBe(4);
+  });
+
+  test("more than forty passes are told, unless something may end them", () => {
+    const few = { rows: 100, rowsPerStep: 8 };
+    expect(uselessPasses(settings({}), 500, few)).toBeUndefined();
+    expect(uselessPasses(settings({}), 1000, few)).toBe(80);
+    expect(uselessPasses(settings({ earlyStopping: { metric: "loss" } }), 1000, few)).toBeUndefined();
   });
 
   test("only what is given changes a size", () => {
