@@ -62,13 +62,19 @@ export function invariant(condition: unknown, message: string): asserts conditio
   if (!condition) throw new InvariantError(`invariant: ${message}`, { hint: "This is a defect of longwave; please report it." });
 }
 
-/** The candidate nearest to `word` by edit distance, or undefined when none is close. */
+/**
+ * The candidate nearest to `word` by edit distance, or undefined when none is close: one edit for every four letters; where letters are
+ * only missing (learnRate, learningRate), one for every three, at least two.
+ */
 export function nearest(word: string, candidates: Iterable<string>): string | undefined {
+  const letters = word.replace(/^-+/, "").length;
   let best: string | undefined;
-  let bestDistance = Math.max(2, Math.floor(word.length / 3)) + 1;
+  let bestDistance = Number.POSITIVE_INFINITY;
   for (const candidate of candidates) {
-    const distance = editDistance(word.toLowerCase(), candidate.toLowerCase());
-    if (distance < bestDistance) {
+    const [a, b] = [word.toLowerCase(), candidate.toLowerCase()];
+    const distance = editDistance(a, b);
+    const limit = distance === b.length - a.length ? Math.max(2, Math.floor(letters / 3)) : Math.max(1, Math.floor(letters / 4));
+    if (distance <= limit && distance < bestDistance) {
       best = candidate;
       bestDistance = distance;
     }

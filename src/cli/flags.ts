@@ -231,7 +231,7 @@ function unknownFlag(argument: string, parser: Parser, command: Command): UsageE
   const guess = isLetter
     ? known.find((name) => name.startsWith(`--${flag[1].toLowerCase()}`))
     : (nearest(flag, alike) ?? alike[0] ?? (elsewhere && `--${kebabCase(elsewhere)}`) ?? nearest(flag, known));
-  return new UsageError(`option \`${flag}\`: expected ${guess ? `\`${guess}\`` : "a known option"}, got an unknown name`, {
+  return new UsageError(`option \`${flag}\`: expected an option that exists, got none of that name`, {
     hint: guess === undefined ? helpHint(command) : `Did you mean ${guess}?`,
   });
 }

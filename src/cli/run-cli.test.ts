@@ -135,10 +135,13 @@ describe("flags", () => {
   });
 
   it.each([
-    [["train", "a", "--stepz", "3"], "option `--stepz`: expected `--steps`", "Did you mean --steps?"],
-    [["train", "a", "--optim.learning-rat=3"], "expected `--optim.learning-rate`", "Did you mean"],
-    [["train", "a", "--momentum", "1"], "expected `--optim.momentum`", "Did you mean --optim.momentum?"],
-    [["train", "a", "--zzzzzz"], "option `--zzzzzz`: expected a known option", "longwave train --help"],
+    [["train", "a", "--stepz", "3"], "option `--stepz`: expected an option that exists, got none of that name", "Did you mean --steps?"],
+    [["train", "a", "--optim.learning-rat=3"], "option `--optim.learning-rat`: expected an option", "Did you mean --optim.learning-rate?"],
+    [["train", "a", "--momentum", "1"], "option `--momentum`: expected an option", "Did you mean --optim.momentum?"],
+    [["train", "a", "--stop-file", "x"], "option `--stop-file`: expected an option that exists", "longwave train --help"],
+    [["train", "a", "--ste"], "option `--ste`: expected an option that exists", "Did you mean --steps?"],
+    [["train", "a", "--stew"], "option `--stew`: expected an option that exists", "longwave train --help"],
+    [["train", "a", "--zzzzzz"], "option `--zzzzzz`: expected an option that exists", "longwave train --help"],
     [["train", "a", "--steps"], "option `--steps`: expected a value <n>, got nothing", "longwave train --help"],
     [["train", "a", "--steps", "many"], 'option `--steps`: expected an integer >= 1, got "many"', "longwave train --help"],
     [["train", "a", "--steps", "1.5"], "option `--steps`: expected an integer >= 1, got 1.5", "longwave train --help"],

@@ -80,7 +80,15 @@ describe("convert", () => {
   });
 
   it("names the nearest of a mistyped option, and what is missing", async () => {
-    await fails(2, /option `--dtyp`: expected `--dtype`.*\nhint: Did you mean --dtype\?/, "convert", chatModel, at("out"), "--dtyp", "f16");
+    await fails(
+      2,
+      /option `--dtyp`: expected an option that exists.*\nhint: Did you mean --dtype\?/,
+      "convert",
+      chatModel,
+      at("out"),
+      "--dtyp",
+      "f16",
+    );
     await fails(2, /`--dtype`: expected one of .*, got "q3_k"/, "convert", chatModel, at("out.gguf"), "--dtype", "q3_k");
     await fails(2, /argument <output>: expected/, "convert", chatModel);
   });

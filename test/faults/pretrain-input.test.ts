@@ -135,7 +135,7 @@ describe("data and settings that cannot be trained on", () => {
       /data: expected at least 17 training tokens for a sequence of 16/,
       /more text/,
     ],
-    ["an unknown option", "text.txt", ["--stpes", "3"], 2, /option `--stpes`: expected `--steps`/, /Did you mean --steps/],
+    ["an unknown option", "text.txt", ["--stpes", "3"], 2, /option `--stpes`: expected an option that exists/, /Did you mean --steps/],
     [
       "a rate for the optimiser alone",
       "text.txt",

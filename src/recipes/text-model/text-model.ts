@@ -1,6 +1,7 @@
 // A language model ready to be spoken to: `const model = await load("…"); for await (const piece of model.generate("Once")) …`. It holds one
 // sequence; what a prompt shares with the text before it stays in the cache and is not read again.
 import { BackendError, nearest, UsageError } from "../../base/errors.ts";
+import { calledElsewhere } from "../../base/names-elsewhere.ts";
 import type { Drafter } from "../../decode/drafter.ts";
 import { type FinishReason, type GenerationRequest, generate } from "../../decode/generate.ts";
 import { compileGrammar, GrammarDrafter } from "../../decode/index.ts";
@@ -286,7 +287,7 @@ const loadOptionNames: readonly (keyof LoadOptions)[] = [
 function expectKnown(call: string, options: object, names: readonly string[]): void {
   for (const name of Object.keys(options)) {
     if (names.includes(name)) continue;
-    const near = nearest(name, names);
+    const near = calledElsewhere(name, names) ?? nearest(name, names);
     const hint = name in samplingOptions.shape ? `Write sampling: { ${name}: … }.` : near && `Did you mean ${near}?`;
     throw new UsageError(`${call}: expected ${names.join(", ")}, got ${name}`, hint ? { hint } : {});
   }
