@@ -112,7 +112,9 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
         break;
       case "sample": {
         const text = typeof event.sample === "string" ? event.sample : recordsText(event.sample);
-        say(`${colors.bold(`sample at ${stepName} ${event.step}:`)}\n${printable(text).replace(/^/gm, "  ")}`);
+        // Random weights write what they know: nothing.
+        const untrained = event.step === 0 ? " (before training)" : "";
+        say(`${colors.bold(`sample at ${stepName} ${event.step}${untrained}:`)}\n${printable(text).replace(/^/gm, "  ")}`);
         break;
       }
       case "warning":
@@ -153,9 +155,13 @@ function recordsText(records: readonly JsonRecord[]): string {
   return lines.join("\n") + (rest > 0 ? `\n(and ${rest} more in metrics.jsonl)` : "");
 }
 
+/** Extremes and parts of what is told anyway: for the report. */
+const isDetail = (name: string): boolean => /\/(?:min|max)_|_terminated_/.test(name);
+
 /** The first metrics; an evaluation with more has the most telling first. */
 const metricsText = (metrics: Metrics): string =>
   Object.entries(metrics)
+    .filter(([name]) => !isDetail(name))
     .slice(0, 9)
     .map(([name, value]) => `${name} ${formatMetric(value)}`)
     .join("  ");

@@ -190,6 +190,16 @@ describe("createProgress", () => {
     );
   });
 
+  it("leaves extremes of an evaluation to the report, and says that weights are untrained", () => {
+    const output = bufferedOutput();
+    const progress = createProgress(output);
+    const base = { step: 0, total: 9, time: 0, seconds: 1, best: false };
+    const metrics = { reward: 1, "completions/mean_length": 8, "completions/min_length": 1, "completions/mean_terminated_length": 7 };
+    progress.handle({ kind: "evaluation", ...base, metrics });
+    progress.handle({ kind: "sample", ...base, sample: "once" });
+    expect(output.text()).toBe("evaluation at step 0: reward 1  completions/mean_length 8\nsample at step 0 (before training):\n  once\n");
+  });
+
   it("makes sentences of a warning and its hint, in the words of the command line", () => {
     const output = bufferedOutput();
     const progress = createProgress(output, { phrase: (text) => text.replace("splitBy", "--split-by") });
