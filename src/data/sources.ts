@@ -88,7 +88,7 @@ function resolveInput(input: string, extensions: readonly string[]): SourceFile[
     return resolveMany(input, paths.sort(byCodeUnit), `files ending in ${extensions.join(", ")}`);
   }
   if (!status.isFile()) throw new DataError(`${input}: expected a file, folder or pattern, got a device or pipe`);
-  if (status.size === 0) throw new DataError(`${input}: expected text, got an empty file`);
+  if (status.size === 0) throw new DataError(`${input}: expected text, got an empty file`, { hint: "Name a file with text in it." });
   return [describe(input, status)];
 }
 

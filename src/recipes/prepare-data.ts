@@ -4,7 +4,16 @@ import { dirname, join } from "node:path";
 import { DataError } from "../base/errors.ts";
 import { type Corpus, openTokenCache, splitDocuments, type TokenFile } from "../data/index.ts";
 import type { RunDirectory, RunEvent } from "../engine/index.ts";
-import { loadTokenizer, saveTokenizer, type Tokenizer, type TokenizerRoles, tokenizerFromTrained, trainBpe } from "../text/index.ts";
+import { decoderPresets } from "../models/decoder/presets.ts";
+import {
+  loadTokenizer,
+  saveTokenizer,
+  type Tokenizer,
+  type TokenizerRoles,
+  type TrainedBpe,
+  tokenizerFromTrained,
+  trainBpe,
+} from "../text/index.ts";
 import { follow, type Report, stage } from "./events.ts";
 import { copyTokenizer, resolveModel, tokenizerBeside } from "./model-source.ts";
 import type { PretrainSettings } from "./pretrain-options.ts";
@@ -38,10 +47,11 @@ export async function* prepareTokenizer(
   const given = settings.tokenizer ?? (settings.init === undefined ? undefined : tokenizerBeside(resolveModel(settings.init)));
   if (given !== undefined) return { tokenizer: loadTokenizer(given), save: (directory) => copyTokenizer(given, directory) };
   const started = performance.now();
+  const read = { characters: 0 };
   yield stage("tokenizer", `training a byte-level BPE tokenizer of ${vocabSize} tokens on ${corpus.name}`);
   const trained = yield* follow((report) =>
     trainBpe(
-      textsOf(corpus, settings, signal),
+      textsOf(corpus, settings, read, signal),
       { vocabSize, preTokenizer, specialTokens: [endOfText], allowSmaller: true },
       {
         signal,
@@ -56,7 +66,7 @@ export async function* prepareTokenizer(
   );
   if (trained.tokens.length < vocabSize)
     throw new DataError(`vocabSize: expected text for ${vocabSize} tokens, got enough for ${trained.tokens.length}`, {
-      hint: `Give vocabSize ${trained.tokens.length} or less, or more text.`,
+      hint: vocabularyHint(trained, read.characters, settings),
     });
   const seconds = (performance.now() - started) / 1000;
   yield stage("tokenizer", `tokenizer: ${trained.tokens.length} tokens, ${trained.merges.length} merges in ${seconds.toFixed(1)} s`, {
@@ -66,14 +76,28 @@ export async function* prepareTokenizer(
   return { tokenizer: tokenizerFromTrained(trained, roles), save: (directory) => saveTokenizer(directory, trained, roles) };
 }
 
-async function* textsOf(corpus: Corpus, { validation }: PretrainSettings, signal?: AbortSignal): AsyncGenerator<string> {
-  let any = false;
-  for await (const { text } of splitDocuments(corpus.documents({ signal }), "train", { validation })) {
-    any = true;
-    yield text;
-  }
+/** A vocabulary that leaves enough tokens to train on: at the largest one most words of a text are a token that occurs once. */
+function vocabularyHint({ tokens, merges }: TrainedBpe, characters: number, { sequenceLength, model, size }: PretrainSettings): string {
+  const length = sequenceLength ?? model.contextLength ?? decoderPresets[size].options.contextLength;
+  if (characters < 8 * length)
+    return `Give more text: these are ${characters.toLocaleString("en")} characters, and a sequence alone has ${length} tokens.`;
+  return `Give vocabSize ${tokens.length - Math.ceil(merges.length / 2)} or less, or more text.`;
+}
+
+/** Counts what it hands on. */
+async function* textsOf(
+  corpus: Corpus,
+  { validation }: PretrainSettings,
+  read: { characters: number },
+  signal?: AbortSignal,
+): AsyncGenerator<string> {
+  const counted = (text: string): string => {
+    read.characters += text.length;
+    return text;
+  };
+  for await (const { text } of splitDocuments(corpus.documents({ signal }), "train", { validation })) yield counted(text);
   // All documents fell on the other side: the split will be by tokens (see holdOut), which are not there yet.
-  if (!any) for await (const { text } of corpus.documents({ signal })) yield text;
+  if (read.characters === 0) for await (const { text } of corpus.documents({ signal })) yield counted(text);
 }
 
 /** The corpus as token ids in a cache below `directory`, made when missing. A failure leaves no empty folder behind. @throws DataError. */

@@ -26,6 +26,7 @@ import { estimateDecoder } from "../models/decoder/estimate.ts";
 import { decoderPresets } from "../models/decoder/presets.ts";
 import { initializeParameters } from "../nn/parameter.ts";
 import type { Backend } from "../runtime/backend.ts";
+import { describeMachine } from "../runtime/machine.ts";
 import { measurePeakFlops } from "../runtime/measure.ts";
 import { type Tokenizer, tokenByteLengths } from "../text/index.ts";
 import { LanguageModelTrainer, languageModelSchema, type TrainableDecoder } from "../train/index.ts";
@@ -45,6 +46,7 @@ import {
   uselessPasses,
 } from "./pretrain-options.ts";
 import { Sampler } from "./sampler.ts";
+import { expectFittingStep } from "./training-memory.ts";
 import { isComplete, locateRun, loopSettingsOf, openFormer, settingsOf } from "./training-run.ts";
 
 export interface PretrainContext {
@@ -93,9 +95,11 @@ async function* pipeline(
     const { batchSize, accumulate } = settings;
     const rowsPerStep = batchSize * accumulate;
     const tokensPerStep = rowsPerStep * rows.train.length;
+    const estimate = estimateDecoder(decoder.config, rows.train.length);
+    expectFittingStep(estimate, { batchSize, length: rows.train.length }, describeMachine().memoryBytes);
     const peakFlops = measurePeakFlops(backend, { milliseconds: 200 });
     const wanted = stepsOf(settings, { rows: rows.train.numRows, rowsPerStep, tokensPerStep });
-    const flopsPerStep = estimateDecoder(decoder.config, rows.train.length).trainingFlopsPerToken * tokensPerStep;
+    const flopsPerStep = estimate.trainingFlopsPerToken * tokensPerStep;
     const fitted = fittedSettings(settings, wanted, { flopsPerStep, peakFlops });
     settings = fitted.settings;
     const total = fitted.steps;
