@@ -103,7 +103,7 @@ export function runsNear(path: string): string | undefined {
   const found = existsSync(root) && statSync(root).isDirectory() ? listRuns(root).toReversed() : [];
   if (found.length === 0) return undefined;
   const names = found.slice(0, maxNamed).join(", ");
-  const more = found.length > maxNamed ? ` and ${found.length - maxNamed} older ones` : "";
+  const more = found.length > maxNamed ? ` and ${found.length - maxNamed} more` : "";
   return `${isThere ? "Name one in it" : `Check the path; in ${root} there ${found.length === 1 ? "is" : "are"}`}: ${names}${more}.`;
 }
 
