@@ -1,5 +1,5 @@
-// What retrieval could gain at most: plain greedy texts and the measured cost v(n) of a call on n tokens give the speed-up of `lookup` without a
-// clock, and that of a drafter which knows beforehand how far each match goes, or also which earlier place to follow.
+// What retrieval could gain at most: plain greedy texts and the measured cost v(n) of a call on n tokens give the speed-up of `lookup` without timing
+// it (one drafter for all tasks, so that it learns from each as in use), and that of a drafter which knows beforehand how far each match goes, or also which earlier place to follow.
 //   node bench/lookup-bound.mjs model.gguf [--weights q8] [--tasks copying,…] [--tokens 64] [--threads n]
 import { register } from "node:module";
 import { parseArgs } from "node:util";
@@ -19,7 +19,9 @@ const { values, positionals } = parseArgs({
   },
 });
 const maxNewTokens = Number(values.tokens);
-if (positionals.length !== 1 || !(maxNewTokens >= 2)) {
+const tasks = values.tasks.split(",");
+const isUnknown = tasks.some((task) => benchPrompts.every((entry) => entry.task !== task));
+if (positionals.length !== 1 || !(maxNewTokens >= 2) || isUnknown) {
   console.error("Usage: node bench/lookup-bound.mjs model [--weights f32|q8|q4] [--tasks copying,…] [--tokens 64] [--threads n]");
   process.exit(2);
 }
@@ -38,13 +40,13 @@ try {
   );
   const costs = { at: (n) => interpolated(curve, n) };
   const one = costs.at(1);
+  const drafter = new LookupDrafter();
   console.log(
     `a call on n tokens, v(n): ${curve.map(({ tokens, milliseconds }) => `${tokens}: ${(milliseconds / one).toFixed(2)}`).join("  ")}`,
   );
-  for (const task of values.tasks.split(",")) {
+  for (const task of tasks) {
     const texts = [];
     for (const { prompt } of benchPrompts.filter((entry) => entry.task === task)) texts.push(await plainText(prompt));
-    const drafter = new LookupDrafter();
     const ways = {
       lookup: (text) => drafted(drafter, text, costs),
       "knows how far": (text) => shortest(text, costs, longestRun),

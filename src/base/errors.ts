@@ -68,6 +68,8 @@ export function invariant(condition: unknown, message: string): asserts conditio
  */
 export function nearest(word: string, candidates: Iterable<string>): string | undefined {
   const letters = word.replace(/^-+/, "").length;
+  // Any letter is an edit away from any other.
+  if (letters < 2) return undefined;
   let best: string | undefined;
   let bestDistance = Number.POSITIVE_INFINITY;
   for (const candidate of candidates) {

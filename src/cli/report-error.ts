@@ -22,13 +22,16 @@ export function reportError(error: unknown, io: Pick<CliIo, "stderr" | "env">, p
   return exitCode;
 }
 
+const alikeForReading = new Set(["ENOSPC", "EDQUOT", "EROFS", "EFBIG", "ELOOP", "ENAMETOOLONG", "EMFILE", "EIO"]);
+
 function describe(error: unknown): { message: string; hint: string | undefined; exitCode: number } {
   if (error instanceof LongwaveError) return { message: error.message, hint: error.hint, exitCode: error.exitCode };
   if (!(error instanceof Error)) return { message: String(error), hint: undefined, exitCode: 1 };
   if (error.name === "AbortError") return { message: "interrupted", hint: undefined, exitCode: interruptedExitCode };
-  // The operating system's refusals (ENOENT, EACCES, ENOSPC ...) name the file themselves.
-  if (typeof (error as NodeJS.ErrnoException).syscall === "string")
-    return { message: error.message, hint: storageRemedy(error), exitCode: 1 };
+  // The operating system's refusals (ENOENT, EACCES, ENOSPC ...) name the file themselves. Some mean the same whether it was to be read or written.
+  const { syscall, code } = error as NodeJS.ErrnoException;
+  if (typeof syscall === "string")
+    return { message: error.message, hint: alikeForReading.has(String(code)) ? storageRemedy(error) : undefined, exitCode: 1 };
   return {
     message: `unexpected ${error.name}: ${error.message}`,
     hint: "This is a defect of longwave. LONGWAVE_DEBUG=1 shows where it happened; please report it.",

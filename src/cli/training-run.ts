@@ -97,6 +97,8 @@ export function resumable(command: Command, savedSettings: (path: string) => Sav
       const saved = { values: savedSettings(resume), locate: () => `settings of ${resume}` };
       const usual = command.presets[command.defaultPreset ?? ""]?.values;
       const numUsual = usual !== undefined && layers[0].values === usual ? 1 : 0;
+      // What is wrong in itself is said first.
+      command.resolve([...layers.slice(0, numUsual), saved, ...layers.slice(numUsual)]);
       if (changeable) refuseChanges(command, resume, saved.values, layers.slice(numUsual), changeable);
       return command.execute([...layers.slice(0, numUsual), saved, ...layers.slice(numUsual)], context);
     },

@@ -35,6 +35,9 @@ export interface SaveRequest {
 /** Step directories have eight digits at least, so that they sort by name. */
 const directoryName = (step: number): string => `step-${String(step).padStart(8, "0")}`;
 
+/** Of the folders of checkpoints that a run left when it went back. */
+export const leftPrefix = "left-";
+
 export class CheckpointStore {
   /** `<run directory>/checkpoints`. */
   readonly directory: string;
@@ -117,7 +120,8 @@ export class CheckpointStore {
       try {
         await request.write(staged.path);
         writeFileSync(join(staged.path, manifestName), describeCheckpoint(staged.path, { step, config, state, progress }));
-        for (const other of this.steps().filter((other) => other > (request.previous ?? step))) this.#setAside(other);
+        const left = this.steps().filter((other) => other > (request.previous ?? step));
+        for (const other of left.reverse()) this.#setAside(other);
         staged.commit();
       } finally {
         staged.discard();
@@ -145,7 +149,7 @@ export class CheckpointStore {
   }
 
   #setAside(step: number): void {
-    const name = `left-${directoryName(step)}`;
+    const name = `${leftPrefix}${directoryName(step)}`;
     let aside = join(this.directory, name);
     for (let i = 2; existsSync(aside); i++) aside = join(this.directory, `${name}-${i}`);
     renameSync(this.pathOf(step), aside);

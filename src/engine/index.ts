@@ -1,5 +1,5 @@
 export { type Checkpoint, type Progress, readCheckpoint } from "./checkpoint-manifest.ts";
-export { type CheckpointReference, CheckpointStore, openCheckpoint, type SaveRequest } from "./checkpoints.ts";
+export { type CheckpointReference, CheckpointStore, leftPrefix, openCheckpoint, type SaveRequest } from "./checkpoints.ts";
 export { type ConfigDifference, compareConfigs, describeDifferences, isCovered } from "./config-difference.ts";
 export {
   type ArtifactEvent,

@@ -40,7 +40,7 @@ export async function resumeFrom(
       warnings.push({
         code: "checkpoints-abandoned",
         message: `the run goes on from step ${checkpoint.step}; with the next save the checkpoints of steps ${later.join(", ")} are no part of it any more`,
-        hint: "They stay beside the others as checkpoints/left-step-…: remove them by hand.",
+        hint: "They stay beside the others as checkpoints/left-step-…, models like any other: remove them by hand.",
       });
     return { checkpoint, warnings };
   };

@@ -45,6 +45,10 @@ test("who names a folder of runs, or a run that is not there, is told which ther
   expectHint(root, `Name one in it: ${names}`);
   expectHint(join(root, "none"), `Check the path; in ${root} there are: ${names}`);
   expect(runsNear(join(root, "none", "none"))).toBeUndefined();
+  // A folder of models is none of runs.
+  mkdirSync(join(root, "models", "a"), { recursive: true });
+  writeFileSync(join(root, "models", "a", "config.json"), "{}");
+  expect(runsNear(join(root, "models", "b"))).toBeUndefined();
 });
 
 test("a path through a file says what to do", () => {

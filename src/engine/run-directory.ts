@@ -100,11 +100,21 @@ export function runsNear(path: string): string | undefined {
   const isThere = existsSync(path);
   if (isThere && !statSync(path).isDirectory()) return undefined;
   const root = isThere ? path : dirname(path);
-  const found = existsSync(root) && statSync(root).isDirectory() ? listRuns(root).toReversed() : [];
+  const found = foldersOfRuns(root).toReversed();
   if (found.length === 0) return undefined;
   const names = found.slice(0, maxNamed).join(", ");
   const more = found.length > maxNamed ? ` and ${found.length - maxNamed} more` : "";
   return `${isThere ? "Name one in it" : `Check the path; in ${root} there ${found.length === 1 ? "is" : "are"}`}: ${names}${more}.`;
+}
+
+/** By their names: folders of models have a config.json as well. */
+function foldersOfRuns(root: string): string[] {
+  try {
+    return listRuns(root).filter((path) => /^\d{8}-\d{6}-/.test(basename(path)));
+  } catch {
+    // A folder that may not be listed, or none.
+    return [];
+  }
 }
 
 function describe(path: string, config: JsonRecord): RunDirectory {

@@ -31,8 +31,9 @@ export function installSignalHandlers(options: SignalOptions = {}): SignalHandle
       onSecond?.(name);
       process.exit(interruptedExitCode);
     }
-    controller.abort(new AbortedError(`interrupted by ${name}`));
+    // Before those who listen have their say.
     onFirst?.(name);
+    controller.abort(new AbortedError(`interrupted by ${name}`));
   };
   for (const name of signals) process.on(name, handle);
   const dispose = (): void => {

@@ -111,7 +111,7 @@ async function* pipeline(
     if (passes !== undefined)
       yield warning(
         `${total} steps are ${passes} passes over ${rows.train.numPairs} training tokens: from so little text a model learns the text itself`,
-        "Give more text, fewer steps (or epochs), or earlyStopping.metric loss.",
+        `Give more text or fewer steps (or epochs)${isValidated ? ", or earlyStopping.metric loss" : ""}.`,
       );
 
     const config = recordedSettings(settings, total, { corpus: corpus.fingerprint });

@@ -1,4 +1,7 @@
 // Parts of the recipes: what is held out for validation, how long a run is, which options mean nothing, progress of a long call.
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { DataError } from "../base/errors.ts";
 import { parseOptions } from "../base/schema.ts";
@@ -16,6 +19,7 @@ import {
   stepsOf,
   uselessPasses,
 } from "./pretrain-options.ts";
+import { locateRun } from "./training-run.ts";
 
 const documentsOf = (source: TokenSource | undefined): number[][] => {
   if (!source) return [];
@@ -145,4 +149,18 @@ describe("follow", () => {
     const failing = follow(() => Promise.reject(new DataError("no text")));
     await expect(failing.next()).rejects.toThrow("no text");
   });
+});
+
+test("a checkpoint that a run left is no place to go on from", () => {
+  const folder = mkdtempSync(join(tmpdir(), "longwave-left-"));
+  try {
+    for (const name of ["step-00000004", "left-step-00000008-2"]) {
+      mkdirSync(join(folder, "checkpoints", name), { recursive: true });
+      writeFileSync(join(folder, "checkpoints", name, "trainer.json"), "{}");
+    }
+    expect(locateRun(join(folder, "checkpoints", "step-00000004"))).toEqual({ run: folder, checkpoint: "step-00000004" });
+    expect(() => locateRun(join(folder, "checkpoints", "left-step-00000008-2"))).toThrow(/got one that the run left when it went back$/);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 });

@@ -9,6 +9,7 @@ import {
   expectWritable,
   type JsonRecord,
   type LoopSettings,
+  leftPrefix,
   loopSchema,
   openRunDirectory,
   type RunDirectory,
@@ -54,6 +55,10 @@ export function savedSettingsOf<S extends z.ZodObject>(schema: S, path: string, 
 /** The run that `resume` names, and the checkpoint in it: its latest one unless the path is of another. */
 export function locateRun(path: string): { run: string; checkpoint: string } {
   const folder = resolve(path);
+  if (basename(folder).startsWith(leftPrefix) && existsSync(join(folder, "trainer.json")))
+    throw new CheckpointError(`resume ${path}: expected a checkpoint of the run, got one that the run left when it went back`, {
+      hint: "Its weights are a model like any other: give the folder as a model (to pretrain as --init).",
+    });
   const isCheckpoint = basename(dirname(folder)) === "checkpoints" && existsSync(join(folder, "trainer.json"));
   return isCheckpoint ? { run: dirname(dirname(path)), checkpoint: basename(folder) } : { run: path, checkpoint: "auto" };
 }

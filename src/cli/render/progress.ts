@@ -112,7 +112,7 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
         break;
       case "sample": {
         const text = typeof event.sample === "string" ? event.sample : recordsText(event.sample);
-        // Random weights write what they know: nothing.
+        // What later ones are compared with.
         const untrained = event.step === 0 ? " (before training)" : "";
         say(`${colors.bold(`sample at ${stepName} ${event.step}${untrained}:`)}\n${printable(text).replace(/^/gm, "  ")}`);
         break;

@@ -3,6 +3,7 @@
 import { existsSync, statSync } from "node:fs";
 import { extname, join } from "node:path";
 import { FormatError, RemoteError, UsageError } from "../../base/errors.ts";
+import { runsNear } from "../../engine/index.ts";
 import { type GgufSource, openGguf } from "../../formats/gguf.ts";
 import { readJsonObject } from "../../formats/json-file.ts";
 import { type LoadedDecoder, loadDecoder, loadGgufDecoder } from "../../models/decoder/checkpoint.ts";
@@ -116,11 +117,11 @@ function openFloatModel(path: string, weights: WeightKind): { model: InferenceMo
   return { model: quantiseDecoder(decoder, { bits: weights === "q8" ? 8 : 4 }), decoder: undefined };
 }
 
-/** Names with one slash may be on the hub, unless a folder of that name is here; anything else is a path that is not there. */
+/** Names with one slash may be on the hub, unless they begin with a folder of runs that is here; anything else is a path that is not there. */
 async function fetched(source: string, { onProgress, offline, signal }: LoadModelOptions): Promise<string> {
   const isName = /^[\w.-]+\/[\w.-]+(@[\w./-]+)?$/.test(source) && !/\.(gguf|bin|safetensors)$/.test(source) && !source.startsWith(".");
   if (!isName) throw missingModel(source, ", owner/name on the hub");
-  if (existsSync(source.split("/")[0])) throw missingModel(source);
+  if (runsNear(source) !== undefined) throw missingModel(source);
   const { downloadModel } = await import("../../formats/hub.ts");
   try {
     return await downloadModel(source, {
