@@ -49,7 +49,8 @@ export function outputOf(stream: NodeJS.WriteStream, env: CliIo["env"]): Output 
     },
     isTTY,
     get columns() {
-      return stream.columns ?? 80;
+      // A terminal that nobody gave a size (a container's, a script's) says 0.
+      return stream.columns || 80;
     },
     colors: picocolors.createColors(wantsColor(isTTY, env)),
   };

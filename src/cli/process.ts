@@ -9,13 +9,13 @@ import { runCli } from "./run-cli.ts";
 export async function runProcess(entries: readonly CommandEntry[] = commands): Promise<void> {
   // The first signal asks the command to finish its step and save; a second one ends the process at once.
   const { signal } = installSignalHandlers({
-    onFirst: () => {
-      // Behind the terminal's own ^C.
-      if (process.stderr.isTTY) process.stderr.write("\n");
-    },
     onSecond: () => {
       process.stderr.write("stopped at once: what was not saved is lost\n");
     },
+  });
+  // Behind the terminal's own ^C, and before what a command has to say of it.
+  signal.addEventListener("abort", () => {
+    if (process.stderr.isTTY) process.stderr.write("\n");
   });
   // The reader went away (`longwave … | head`): nothing is left to say.
   for (const stream of [process.stdout, process.stderr]) {

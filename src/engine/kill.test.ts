@@ -121,6 +121,5 @@ test("the second signal exits at once", async () => {
   });
   const code = await new Promise((resolve) => started.on("close", resolve));
   expect(code).toBe(130);
-  // Told before those who wait for the signal are.
-  expect(output).toBe("ready\nSIGTERM false\n");
+  expect(output).toBe("ready\nSIGTERM true\n");
 });

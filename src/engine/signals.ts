@@ -13,7 +13,7 @@ export interface SignalHandlers {
 export interface SignalOptions {
   /** Default SIGINT and SIGTERM. */
   signals?: readonly NodeJS.Signals[];
-  /** Told the name of the first signal before `signal` is aborted, e.g. to say "finishing the step; press again to exit at once". */
+  /** Told the name of the first signal, e.g. to say "finishing the step; press again to exit at once". */
   onFirst?: (signal: NodeJS.Signals) => void;
   /** Told the name of the second signal, before the process ends. */
   onSecond?: (signal: NodeJS.Signals) => void;
@@ -31,9 +31,8 @@ export function installSignalHandlers(options: SignalOptions = {}): SignalHandle
       onSecond?.(name);
       process.exit(interruptedExitCode);
     }
-    // Before those who listen have their say.
-    onFirst?.(name);
     controller.abort(new AbortedError(`interrupted by ${name}`));
+    onFirst?.(name);
   };
   for (const name of signals) process.on(name, handle);
   const dispose = (): void => {

@@ -33,6 +33,8 @@ export interface Progress {
 
 /** Longer histories are halved by averaging neighbours. */
 const maxHistory = 2048;
+/** A curve of fewer characters says nothing; one with labels needs so many for them. */
+const [leastCurve, labels] = [8, 14];
 /** A terminal needs no more than ten pictures a second. */
 const redrawMs = 100;
 const clearLine = "\r\u001b[2K";
@@ -80,7 +82,7 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
       if (!isLast && event.time - lastLine < redrawMs) return;
       lastLine = event.time;
       const space = output.columns - shown.text.length - 3;
-      const line = space >= 8 ? curve(history, { width: Math.min(space, 40), charset })[0] : "";
+      const line = space >= leastCurve ? curve(history, { width: Math.min(space, 40), charset })[0] : "";
       redraw(`${shown.text.slice(0, output.columns - 1)}${line === "" ? "" : `  ${colors.cyan(line)}`}`);
       return;
     }
@@ -122,8 +124,8 @@ export function createProgress(output: Output, options: ProgressOptions = {}): P
         break;
       case "run-end":
         close();
-        if (output.isTTY && history.length > 2) {
-          const lines = labelledCurve(history, { width: Math.min(output.columns - 14, 60), height: 5, charset });
+        if (output.isTTY && history.length > 2 && output.columns >= leastCurve + labels) {
+          const lines = labelledCurve(history, { width: Math.min(output.columns - labels, 60), height: 5, charset });
           output.write(lines.map((line) => `${line}\n`).join(""));
         }
         output.write(`${endText(event, options)}\n`);

@@ -177,6 +177,15 @@ describe("createProgress", () => {
     expect(text.split("\n").filter((line) => line.includes("step 50/100"))).toHaveLength(2);
   });
 
+  it.each([1, 10, 21, 22])("does without a curve on a terminal of few columns (%d)", (columns) => {
+    const output = bufferedOutput({ isTTY: true, columns });
+    const progress = createProgress(output);
+    for (let at = 1; at <= 50; at++) progress.handle(step(at));
+    progress.handle(end);
+    expect(/[\u2801-\u28ff]/.test(output.text())).toBe(columns >= 22);
+    expect(output.text()).toContain("finished at step");
+  });
+
   it("shows evaluations, checkpoints and samples; a sample cannot command the terminal", () => {
     const output = bufferedOutput();
     const progress = createProgress(output);
