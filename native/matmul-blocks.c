@@ -1,6 +1,7 @@
 // x W^T with W in blocks of 4 or 8 bits, for x86 processors that have AVX2 and no instruction for products of bytes (VNNI). A custom operator
-// of ONNX Runtime, longwave.MatMulBlocks; it reads the blocks as MatMulNBits has them, where they lie. Of weights that never change it may keep
-// a copy in the order in which it multiplies (attribute `keeps`), which it makes strip by strip as they are first used.
+// of ONNX Runtime, longwave.MatMulBlocks; it reads the blocks as MatMulNBits has them, where they lie, and beside them, where there are, what is
+// added to all values of a block (offsets). Of weights that never change it may keep a copy in the order in which it multiplies (attribute
+// `keeps`), which it makes strip by strip as they are first used.
 //
 // A row of x is rounded to int8 in blocks of 32 with scale max |x| / 127, which is what MatMulNBits does at accuracy_level 4. Products within
 // a block are exact integers, and blocks are added in float32 in their order: a row of the result is the same to the bit whatever the number
@@ -28,28 +29,36 @@ struct Kernel {
   uint8_t *kept, *isMade;
 };
 
-/** One run: the operands, and x rounded to levels [rows, spans, 32] with what belongs to a span [rows, spans]. */
+/**
+ * One run: the operands, and x rounded to levels [rows, spans, 32] with what belongs to a span [rows, spans]: its scale, what its levels sum
+ * to (see `sumsOfLevels`), and, where blocks have offsets, what its values sum to.
+ */
 struct Run {
   const struct Kernel *kernel;
   const float *x;
   const uint8_t *packed;
   const float *scales;
   const uint8_t *zeroPoints;
+  const float *offsets;
   float *y;
   int64_t rows, tasks;
   int8_t *levels;
   float *rowScales;
   int32_t *levelSums;
+  float *valueSums;
   uint8_t *scratch;
 };
 
-/** What a task keeps of its strip: scales [spans, 8], zero points as `levelsOf` moves them [spans, 8], levels in order. */
+/**
+ * What a task keeps of its strip: scales and offsets [spans, 8], levels in order, and zero points [spans, 8]: with 8 bits as `levelsOf` moves
+ * them, with 4 bits twice, in both halves of the value.
+ */
 struct Strip {
-  float *scales;
+  float *scales, *offsets;
   int32_t *zeros;
   uint8_t *ordered;
 };
-enum { scratchOfASpan = strip * (sizeof(float) + sizeof(int32_t) + span) };
+enum { scratchOfASpan = strip * (2 * sizeof(float) + sizeof(int32_t) + span) };
 
 INLINE float sumOf(__m256 v) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -89,6 +98,19 @@ INLINE int64_t levelAt(int64_t s, int group, const int bits) {
   return (s >> 1) * (2 * span) + (s & 1) * (span / 2) + (group < 4 ? 4 * group : span + 4 * (group - 4));
 }
 
+/**
+ * What zero points are multiplied with. With 8 bits the sum of the levels. With 4 bits sums of pairs stay in 16 bits to the end of a span, in two
+ * halves for each column: the two sums of what goes into each half, negative, and eight times that where all zero points are 8.
+ */
+INLINE int32_t sumsOfLevels(const struct Run *run, __m256i levels, const int bits) {
+  if (bits == 8) return sumOfInts(_mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), levels), _mm256_set1_epi16(1)));
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), levels);
+  __m128i sums = _mm_add_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+  sums = _mm_add_epi16(sums, _mm_shuffle_epi32(sums, 0x4e));
+  sums = _mm_sub_epi16(_mm_setzero_si128(), _mm_add_epi16(sums, _mm_shuffle_epi32(sums, 0xb1)));
+  return _mm_cvtsi128_si32(run->zeroPoints == NULL ? _mm_slli_epi16(sums, 3) : sums);
+}
+
 /** Rounds 32 values, of which `count` are there and the rest is 0. One that is not finite makes the scale NaN, and with it the row of the result. */
 INLINE void roundSpan(const struct Run *run, const float *x, int64_t count, int64_t row, int64_t s) {
   const struct Kernel *k = run->kernel;
@@ -109,15 +131,17 @@ INLINE void roundSpan(const struct Run *run, const float *x, int64_t count, int6
   UNROLL for (int i = 0; i < 4; i++) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(factor)));
   const int64_t at = row * k->spans + s;
   run->rowScales[at] = scale;
-  run->levelSums[at] = sumOfInts(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])));
+  if (run->offsets != NULL) run->valueSums[at] = sumOf(_mm256_add_ps(_mm256_add_ps(v[0], v[1]), _mm256_add_ps(v[2], v[3])));
   // Packing goes by halves of the register: the order is mended behind it.
   __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
   bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
   int8_t *levels = run->levels + row * rowBytes(k);
   if (k->bits == 8) {
+    if (run->zeroPoints != NULL) run->levelSums[at] = sumsOfLevels(run, bytes, 8);
     _mm256_storeu_si256((__m256i *)(levels + levelAt(s, 0, 8)), bytes);
   } else {
     bytes = evenFirst(bytes);
+    run->levelSums[at] = sumsOfLevels(run, bytes, 4);
     _mm_storeu_si128((__m128i *)(levels + levelAt(s, 0, 4)), _mm256_castsi256_si128(bytes));
     _mm_storeu_si128((__m128i *)(levels + levelAt(s, 4, 4)), _mm256_extracti128_si256(bytes, 1));
   }
@@ -155,18 +179,30 @@ INLINE __m256i products(__m256i w, __m256i x, const int bits) {
   return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)), _mm256_set1_epi16(1));
 }
 
+/** The compiler keeps what comes before and after apart. */
+#define TOGETHER(v) __asm__("" : "+x"((v)[0]), "+x"((v)[1]), "+x"((v)[2]), "+x"((v)[3]))
+
 INLINE __m256i addProducts(__m256i a, __m256i b, const int bits) { return bits == 4 ? _mm256_add_epi16(a, b) : _mm256_add_epi32(a, b); }
 
-/** A strip's sums of one span, one for each column, into the result so far. */
+/**
+ * What sums of one span begin with. With 4 bits zero points are in it: each half ends at no more than 16 · 15 · 127 = 30,480, and what is more
+ * on the way falls off at both ends.
+ */
+INLINE __m256i begin(const struct Run *run, const struct Strip *at, int64_t s, int64_t rowSpan, const int bits) {
+  if (bits == 8) return _mm256_setzero_si256();
+  const __m256i levelSums = _mm256_set1_epi32(run->levelSums[rowSpan]);
+  return run->zeroPoints == NULL ? levelSums : _mm256_mullo_epi16(levelSums, load(at->zeros + s * strip));
+}
+
+/** A strip's sums of one span, one for each column (with 4 bits in two halves), into the result so far. */
 INLINE __m256 accumulate(const struct Run *run, const struct Strip *at, int64_t s, int64_t rowSpan, __m256i sums, __m256 result, const int bits) {
-  if (bits == 4 || run->zeroPoints != NULL) {
-    const __m256i levelSum = _mm256_set1_epi32(run->levelSums[rowSpan]);
-    // Without zero points levels of 4 bits are around 8.
-    const __m256i moved = run->zeroPoints == NULL ? _mm256_slli_epi32(levelSum, 3) : _mm256_mullo_epi32(levelSum, load(at->zeros + s * strip));
-    sums = _mm256_sub_epi32(sums, moved);
-  }
+  if (bits == 4) sums = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+  else if (run->zeroPoints != NULL)
+    sums = _mm256_sub_epi32(sums, _mm256_mullo_epi32(_mm256_set1_epi32(run->levelSums[rowSpan]), load(at->zeros + s * strip)));
   const __m256 scale = _mm256_mul_ps(_mm256_broadcast_ss(run->rowScales + rowSpan), _mm256_loadu_ps(at->scales + s * strip));
-  return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), scale, result);
+  result = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), scale, result);
+  if (run->offsets == NULL) return result;
+  return _mm256_fmadd_ps(_mm256_broadcast_ss(run->valueSums + rowSpan), _mm256_loadu_ps(at->offsets + s * strip), result);
 }
 
 INLINE void store(const struct Run *run, int64_t row, int64_t column, int64_t count, __m256 result) {
@@ -233,18 +269,37 @@ INLINE __m256 multiplyRow4(const struct Run *run, const struct Strip *at, const 
         p[c] = _mm256_add_epi16(_mm256_maddubs_epi16(_mm256_and_si256(w, low), even), _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(w, 4), low), odd));
       }
 #define PRODUCTS(c) p[c]
-      // All 32 products of a column are added in two sums, which are at most 30,480.
-      four[h] = _mm256_madd_epi16(SUM_OF_FOUR(_mm256_add_epi16, PRODUCTS), _mm256_set1_epi16(1));
+      four[h] = SUM_OF_FOUR(_mm256_add_epi16, PRODUCTS);
 #undef PRODUCTS
     }
-    result = accumulate(run, at, s, row * k->spans + s, _mm256_permute2x128_si256(four[0], four[1], 0x20), result, 4);
-    if (isPair) result = accumulate(run, at, s + 1, row * k->spans + s + 1, _mm256_permute2x128_si256(four[0], four[1], 0x31), result, 4);
+    UNROLL for (int i = 0; i < 2; i++) {
+      if (i == 1 && !isPair) break;
+      const int64_t rowSpan = row * k->spans + s + i;
+      const __m256i sums = i == 0 ? _mm256_permute2x128_si256(four[0], four[1], 0x20) : _mm256_permute2x128_si256(four[0], four[1], 0x31);
+      result = accumulate(run, at, s + i, rowSpan, _mm256_add_epi16(begin(run, at, s + i, rowSpan, 4), sums), result, 4);
+    }
   }
   return result;
 }
 
 /** Bytes of a span of a strip in order. */
 INLINE int64_t orderedBytes(int64_t bits) { return strip * span * bits / 8; }
+
+/**
+ * Four levels of each column times those of R rows, added to the rows' sums. With 4 bits what rows do of one kind is kept together, four rows at
+ * a time: one that waits for its operand would else hold up those of the next row. With 8 bits products alone take all the time.
+ */
+INLINE void addRows(__m256i sums[mostRows], const int8_t *levels, int64_t stride, __m256i w, const int bits, const int R) {
+  UNROLL for (int first = 0; first < R; first += 4) {
+    const int isFull = bits == 4 && first + 4 <= R;
+    __m256i p[4];
+    UNROLL for (int i = 0; i < 4 && first + i < R; i++) p[i] = broadcast(levels + (first + i) * stride);
+    if (isFull) TOGETHER(p);
+    UNROLL for (int i = 0; i < 4 && first + i < R; i++) p[i] = products(w, p[i], bits);
+    if (isFull) TOGETHER(p);
+    UNROLL for (int i = 0; i < 4 && first + i < R; i++) sums[first + i] = addProducts(sums[first + i], p[i], bits);
+  }
+}
 
 /**
  * R rows: a register of a strip in order has four levels of each column, so that its products with four of x are the columns' own. With 4 bits
@@ -261,25 +316,18 @@ INLINE void multiplyRows(const struct Run *run, const struct Strip *at, int64_t 
     const int8_t *levels = x + levelAt(s, 0, bits);
     if (row == 0) prefetch(weights + spans * bytes, bytes);
     __m256i sums[mostRows];
-    UNROLL for (int r = 0; r < R; r++) sums[r] = _mm256_setzero_si256();
+    UNROLL for (int r = 0; r < R; r++) sums[r] = begin(run, at, s, (row + r) * spans + s, bits);
     // Unrolled, there would be more values to keep than registers.
     _Pragma("clang loop unroll(disable)") for (int64_t g = 0; g < bytes; g += strip * 4) {
       const __m256i w = load(weights + g);
-      UNROLL for (int r = 0; r < R; r++) {
-        const int8_t *four = levels + r * stride + g / strip;
-        if (bits == 8) {
-          sums[r] = addProducts(sums[r], products(w, broadcast(four), 8), 8);
-        } else {
-          // Eight sums of pairs are at most 30,480, which 16 bits hold.
-          sums[r] = addProducts(sums[r], products(_mm256_and_si256(w, low), broadcast(four), 4), 4);
-          sums[r] = addProducts(sums[r], products(_mm256_and_si256(_mm256_srli_epi16(w, 4), low), broadcast(four + span), 4), 4);
-        }
+      if (bits == 8) {
+        addRows(sums, levels + g / strip, stride, w, 8, R);
+      } else {
+        addRows(sums, levels + g / strip, stride, _mm256_and_si256(w, low), 4, R);
+        addRows(sums, levels + g / strip + span, stride, _mm256_and_si256(_mm256_srli_epi16(w, 4), low), 4, R);
       }
     }
-    UNROLL for (int r = 0; r < R; r++) {
-      if (bits == 4) sums[r] = _mm256_madd_epi16(sums[r], _mm256_set1_epi16(1));
-      result[r] = accumulate(run, at, s, (row + r) * spans + s, sums[r], result[r], bits);
-    }
+    UNROLL for (int r = 0; r < R; r++) result[r] = accumulate(run, at, s, (row + r) * spans + s, sums[r], result[r], bits);
   }
   UNROLL for (int r = 0; r < R; r++) store(run, row + r, first, count, result[r]);
 }
@@ -303,23 +351,27 @@ INLINE void transpose(__m256i v[strip]) {
   }
 }
 
-static void readScales(const struct Run *run, const struct Strip *at, const int64_t columns[strip]) {
-  const struct Kernel *k = run->kernel;
+/** Values of the strip's blocks [8, blocks] as [spans, 8]. */
+static void readBlocks(const struct Kernel *k, const float *values, float *to, const int64_t columns[strip]) {
   int64_t s = 0;
   for (; k->shift == 0 && s + 8 <= k->spans; s += 8) {
     __m256i v[strip];
-    UNROLL for (int c = 0; c < strip; c++) v[c] = load(run->scales + columns[c] * k->blocks + s);
+    UNROLL for (int c = 0; c < strip; c++) v[c] = load(values + columns[c] * k->blocks + s);
     transpose(v);
-    UNROLL for (int i = 0; i < strip; i++) _mm256_storeu_si256((__m256i *)(at->scales + (s + i) * strip), v[i]);
+    UNROLL for (int i = 0; i < strip; i++) _mm256_storeu_si256((__m256i *)(to + (s + i) * strip), v[i]);
   }
   for (; s < k->spans; s++)
-    for (int c = 0; c < strip; c++) at->scales[s * strip + c] = run->scales[columns[c] * k->blocks + (s >> k->shift)];
-  if (run->zeroPoints == NULL) return;
-  for (s = 0; s < k->spans; s++) {
+    for (int c = 0; c < strip; c++) to[s * strip + c] = values[columns[c] * k->blocks + (s >> k->shift)];
+}
+
+static void readZeros(const struct Run *run, int32_t *zeros, const int64_t columns[strip]) {
+  const struct Kernel *k = run->kernel;
+  for (int64_t s = 0; s < k->spans; s++) {
     const int64_t block = s >> k->shift;
     for (int c = 0; c < strip; c++) {
-      at->zeros[s * strip + c] = k->bits == 8 ? run->zeroPoints[columns[c] * k->blocks + block] - 128
-                                              : (run->zeroPoints[columns[c] * ((k->blocks + 1) / 2) + block / 2] >> (4 * (block & 1))) & 15;
+      zeros[s * strip + c] = k->bits == 8
+        ? run->zeroPoints[columns[c] * k->blocks + block] - 128
+        : ((run->zeroPoints[columns[c] * ((k->blocks + 1) / 2) + block / 2] >> (4 * (block & 1))) & 15) * 0x10001;
     }
   }
 }
@@ -348,8 +400,14 @@ INLINE void multiplyStrip(const struct Run *run, struct Strip *at, int64_t index
     columns[c] = first + (c < count ? c : count - 1);
     column[c] = run->packed + columns[c] * k->spans * bytes;
   }
-  readScales(run, at, columns);
-  prefetch(run->scales + (first + strip) * k->blocks, strip * k->blocks * (int64_t)sizeof(float));
+  const int64_t next = (first + strip) * k->blocks, blockBytes = strip * k->blocks * (int64_t)sizeof(float);
+  readBlocks(k, run->scales, at->scales, columns);
+  prefetch(run->scales + next, blockBytes);
+  if (run->offsets != NULL) {
+    readBlocks(k, run->offsets, at->offsets, columns);
+    prefetch(run->offsets + next, blockBytes);
+  }
+  if (run->zeroPoints != NULL) readZeros(run, at->zeros, columns);
   if (k->kept != NULL) {
     at->ordered = k->kept + index * k->spans * orderedBytes(bits);
     // Runs at the same time may both make it: they write the same bytes.
@@ -382,9 +440,9 @@ static void multiply(void *state, size_t task) {
   const struct Run *run = state;
   const struct Kernel *k = run->kernel;
   const int64_t strips = (k->columns + strip - 1) / strip;
-  float *scales = (float *)(run->scratch + (int64_t)task * k->spans * scratchOfASpan);
-  int32_t *zeros = (int32_t *)(scales + k->spans * strip);
-  struct Strip at = {scales, zeros, (uint8_t *)(zeros + k->spans * strip)};
+  float *scales = (float *)(run->scratch + (int64_t)task * k->spans * scratchOfASpan), *offsets = scales + k->spans * strip;
+  int32_t *zeros = (int32_t *)(offsets + k->spans * strip);
+  struct Strip at = {scales, offsets, zeros, (uint8_t *)(zeros + k->spans * strip)};
   for (int64_t i = strips * (int64_t)task / run->tasks; i < strips * ((int64_t)task + 1) / run->tasks; i++) {
     if (k->bits == 8) multiplyStrip(run, &at, i, 8);
     else multiplyStrip(run, &at, i, 4);
@@ -416,6 +474,7 @@ static Status compute(void *kernel, void *context) {
   RETURN_IF(inputData(api, context, 1, levels * (size_t)k->bits / 8, (const void **)&run.packed));
   RETURN_IF(inputData(api, context, 2, blocks * sizeof(float), (const void **)&run.scales));
   if (inputs > 3) RETURN_IF(inputData(api, context, 3, (size_t)k->columns * zeroRow, (const void **)&run.zeroPoints));
+  if (inputs > 4) RETURN_IF(inputData(api, context, 4, blocks * sizeof(float), (const void **)&run.offsets));
 
   // The shape of x with another last dimension.
   const void *x = NULL;
@@ -435,11 +494,12 @@ static Status compute(void *kernel, void *context) {
   run.tasks = strips < k->tasks ? strips : k->tasks;
   const int64_t spans = run.rows * k->spans;
   const int64_t levelBytes = run.rows * rowBytes(k);
-  const int64_t bytes = levelBytes + spans * (int64_t)(sizeof(float) + sizeof(int32_t)) + run.tasks * k->spans * scratchOfASpan;
+  const int64_t bytes = levelBytes + spans * (int64_t)(2 * sizeof(float) + sizeof(int32_t)) + run.tasks * k->spans * scratchOfASpan;
   RETURN_IF(allocate(api, k->allocator, bytes, (void **)&run.scratch));
   run.levels = (int8_t *)run.scratch + run.tasks * k->spans * scratchOfASpan;
   run.rowScales = (float *)(run.levels + levelBytes);
   run.levelSums = (int32_t *)(run.rowScales + spans);
+  run.valueSums = (float *)(run.levelSums + spans);
   Status status = parallel(api, context, roundRows, (run.rows + rowsOfATask - 1) / rowsOfATask, &run, k->tasks == 1);
   if (status == NULL) status = parallel(api, context, multiply, run.tasks, &run, k->tasks == 1);
   const Status freed = release(api, k->allocator, run.scratch);
@@ -497,9 +557,9 @@ static void destroyKernel(void *kernel) {
 
 static const char *name(const struct CustomOp *op) { return (void)op, "MatMulBlocks"; }
 static int inputType(const struct CustomOp *op, size_t index) { return (void)op, index == 1 || index == 3 ? elementUint8 : elementFloat; }
-static size_t inputCount(const struct CustomOp *op) { return (void)op, 4; }
+static size_t inputCount(const struct CustomOp *op) { return (void)op, 5; }
 static size_t outputCount(const struct CustomOp *op) { return (void)op, 1; }
-static int inputKind(const struct CustomOp *op, size_t index) { return (void)op, index == 3 ? optional : required; }
+static int inputKind(const struct CustomOp *op, size_t index) { return (void)op, index >= 3 ? optional : required; }
 
 static const struct CustomOp matmulBlocks = {
   17, NULL, name, anyProvider, inputType, inputCount, floatOutput, outputCount, NULL, destroyKernel, inputKind, requiredOutput, defaultMemory,

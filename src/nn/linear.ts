@@ -2,7 +2,6 @@
 // Blocks are those of ONNX Runtime's MatMulNBits. Quantised weights are for inference: they have no derivative.
 import { ShapeError } from "../base/errors.ts";
 import { quantisedLinear } from "../tensor/attention.ts";
-import { reshape, sum } from "../tensor/core.ts";
 import { add } from "../tensor/elementwise.ts";
 import { embedding } from "../tensor/gather.ts";
 import type { Tensor } from "../tensor/graph.ts";
@@ -50,9 +49,7 @@ export function linearLayer(x: Tensor, { weight, bias }: LinearParameters<Tensor
   if (typeof inner !== "number") throw new ShapeError(`linearLayer: expected rows of a fixed width, got ${x}`);
   const { bits, blockSize } = blockFormat(inner, weight.packed.shape);
   const product = quantisedLinear(x, weight, bits, blockSize);
-  const { offsets } = weight;
-  const moved = offsets ? add(product, linear(blockSums(x, inner, blockSize), offsets)) : product;
-  return bias ? add(moved, bias) : moved;
+  return bias ? add(product, bias) : product;
 }
 
 /**
@@ -63,11 +60,4 @@ export function embeddingRows(table: LinearWeight<Tensor>, ids: Tensor, width: n
   if (!isQuantised(table)) return embedding(table, ids);
   if (table.zeroPoints) throw new ShapeError("embeddingRows: expected a table in blocks with offsets, got zero points");
   return quantisedEmbedding(table, ids, { bits: blockFormat(width, table.packed.shape).bits, inner: width });
-}
-
-/** [..., in] → [..., blocks]: what the offset of a block is multiplied with. */
-function blockSums(x: Tensor, inner: number, blockSize: number): Tensor {
-  if (inner % blockSize !== 0)
-    throw new ShapeError(`linearLayer: expected rows of whole blocks of ${blockSize} where blocks have offsets, got ${x}`);
-  return sum(reshape(x, [...x.shape.slice(0, -1), inner / blockSize, blockSize]), { axes: [-1] });
 }

@@ -405,12 +405,23 @@ describe("quantisedLinear reads blocks as documented", () => {
       [96, 32],
       [130, 64],
     ]) {
-      for (const zeros of [false, true]) {
-        test(`${bits} bits, ${inner} inputs in blocks of ${blockSize}, ${zeros ? "with" : "without"} zero points`, () => {
+      for (const [zeros, offsets] of [
+        [false, false],
+        [true, false],
+        ...(inner % blockSize
+          ? []
+          : [
+              [false, true],
+              [true, true],
+            ]),
+      ]) {
+        const extras = `${zeros ? "with" : "without"} zero points, ${offsets ? "with" : "without"} offsets`;
+        test(`${bits} bits, ${inner} inputs in blocks of ${blockSize}, ${extras}`, () => {
           const [out, blocks] = [5, Math.ceil(inner / blockSize)];
           const level = tabulate([out, blocks, blockSize], (o, b, i) => (o * 31 + b * 17 + i * 7 + o * i) % 2 ** bits);
           const zero = tabulate([out, blocks], (o, b) => (zeros ? (o * 5 + b * 3) % 2 ** bits : 2 ** (bits - 1)));
           const scale = tabulate([out, blocks], (o, b) => (o % 2 ? -1 : 1) / (8 + o + b));
+          const offset = tabulate([out, blocks], (o, b) => (offsets ? (o + 1) / (b - 2.5) : 0));
           // The documented layout.
           const perByte = 8 / bits;
           const pack = (values: ArrayLike<number>, rowLength: number): number[] => {
@@ -426,6 +437,7 @@ describe("quantisedLinear reads blocks as documented", () => {
             packed: bufferFrom("u8", [out, blocks, (blockSize * bits) / 8], pack(level.data, blockSize)),
             scales: bufferOf("f32", scale),
             zeroPoints: bufferFrom("u8", [out, Math.ceil((blocks * bits) / 8)], pack(zero.data, blocks)),
+            offsets: bufferOf("f32", offset),
           };
           // Integers whose largest magnitude in a block is 127: the rounding of activations to int8 is exact, in blocks of 32 as well.
           const x = tabulate([3, inner], (row, i) => (i % Math.min(blockSize, 32) === 0 ? 127 : ((row * 37 + i * 29) % 255) - 127));
@@ -433,7 +445,8 @@ describe("quantisedLinear reads blocks as documented", () => {
             let sum = 0;
             for (let i = 0; i < inner; i++) {
               const block = Math.floor(i / blockSize);
-              sum += at(x, [row, i]) * at(scale, [o, block]) * (at(level, [o, block, i % blockSize]) - at(zero, [o, block]));
+              const value = at(scale, [o, block]) * (at(level, [o, block, i % blockSize]) - at(zero, [o, block])) + at(offset, [o, block]);
+              sum += at(x, [row, i]) * value;
             }
             return sum;
           });
@@ -443,6 +456,7 @@ describe("quantisedLinear reads blocks as documented", () => {
               ["packed", weight.packed],
               ["scales", weight.scales],
               ...(zeros ? [["zeroPoints", weight.zeroPoints] as const] : []),
+              ...(offsets ? [["offsets", weight.offsets] as const] : []),
             ] as [string, TensorBuffer][]);
             const specs = Object.fromEntries(
               [["x", part] as const, ...shared].map(([name, { dtype, shape }]) => [name, spec(dtype, shape)]),
@@ -451,8 +465,7 @@ describe("quantisedLinear reads blocks as documented", () => {
             for (const options of [{ weights: shared }, { weights: shared, prepack: false }, {}]) {
               const program = compile(
                 testBackend(),
-                ({ x, packed, scales, zeroPoints }: Record<string, Tensor>) =>
-                  quantisedLinear(x, zeros ? { packed, scales, zeroPoints } : { packed, scales }, bits, blockSize),
+                ({ x, ...blocks }: Record<string, Tensor>) => quantisedLinear(x, blocks as never, bits, blockSize),
                 specs as never,
                 { threads: 1, ...options },
               );

@@ -256,7 +256,10 @@ interface QuantisedAttributes {
   readonly bits: number;
   readonly blockSize: number;
   readonly columns: number;
-  readonly [key: string]: number;
+  /** Which of the optional operands are among the inputs. */
+  readonly hasZeroPoints: boolean;
+  readonly hasOffsets: boolean;
+  readonly [key: string]: number | boolean;
 }
 
 const quantisedLinearOperator: Operator<QuantisedAttributes> = {
@@ -265,24 +268,43 @@ const quantisedLinearOperator: Operator<QuantisedAttributes> = {
     return [{ dtype: x.dtype, shape: [...x.shape.slice(0, -1), columns] }];
   },
   emit(emitter, node) {
-    const { bits, blockSize, columns } = node.attributes;
-    const inner = node.inputs[0].shape.at(-1) as number;
-    const [inputs, outputs] = [emitter.names(node.inputs), [emitter.output(node)]];
+    const { bits, blockSize, columns, hasZeroPoints, hasOffsets } = node.attributes;
+    const { rank, shape } = node.inputs[0];
+    const inner = shape.at(-1) as number;
+    const [x, packed, scales, ...others] = emitter.names(node.inputs);
+    const zeroPoints = hasZeroPoints ? [others[0]] : [];
+    const offsets = hasOffsets ? others.at(-1) : undefined;
+    const output = emitter.output(node);
     const shared = { K: inner, N: columns, bits, block_size: blockSize };
     if (emitter.operators.has("MatMulBlocks") && blockSize % 32 === 0) {
       const keeps = emitter.mayPack(node.inputs[1]);
-      if (keeps) emitter.packed.add(inputs[1]);
-      emitter.node("MatMulBlocks", inputs, outputs, { ...shared, tasks: emitter.tasks, keeps: Number(keeps) }, own);
-    } else emitter.node("MatMulNBits", inputs, outputs, { ...shared, accuracy_level: 4 }, contrib);
+      if (keeps) emitter.packed.add(packed);
+      const optional = offsets === undefined ? zeroPoints : [zeroPoints[0] ?? "", offsets];
+      const attributes = { ...shared, tasks: emitter.tasks, keeps: Number(keeps) };
+      emitter.node("MatMulBlocks", [x, packed, scales, ...optional], [output], attributes, own);
+      return;
+    }
+    const operands = [x, packed, scales, ...zeroPoints];
+    const attributes = { ...shared, accuracy_level: 4 };
+    if (offsets === undefined) {
+      emitter.node("MatMulNBits", operands, [output], attributes, contrib);
+      return;
+    }
+    // Offsets are multiplied with the sums of the blocks of x; 0 leaves a dimension as it is.
+    const blocks = emitter.value("Reshape", [x, emitter.ints([...Array(rank - 1).fill(0), inner / blockSize, blockSize])]);
+    const sums = emitter.value("ReduceSum", [blocks, emitter.ints([-1])], { keepdims: 0 });
+    const moved = emitter.value("FusedMatMul", [sums, offsets], { transB: 1 }, contrib);
+    emitter.node("Add", [emitter.value("MatMulNBits", operands, attributes, contrib), moved], [output]);
   },
 };
 
 /**
- * x Wᵀ with W [out, in] in blocks of `blockSize` along `in`, W = scale · (level − zero): the layout of MatMulNBits (com.microsoft).
+ * x Wᵀ with W [out, in] in blocks of `blockSize` along `in`, W = scale · (level − zero) + offset: the layout of MatMulNBits (com.microsoft).
  * - `packed` [out, blocks, blockSize · bits / 8] (u8), blocks = ⌈in / blockSize⌉: the levels of a block in order; with 4 bits two to a byte,
  *   the earlier one in the low nibble. The last block is padded; its padding is not read.
  * - `scales` [out, blocks] (f32), of either sign.
  * - `zeroPoints` [out, ⌈blocks · bits / 8⌉] (u8): one a block, packed like the levels, each row starting at a byte. Default 2^(bits − 1).
+ * - `offsets` [out, blocks] (f32), for whole blocks. Default 0.
  *
  * `blockSize` is a power of two of at least 16. The kernel rounds each block of x to int8, with scale max |x| / 127 (MatMulBlocks, our own
  * kernel, in blocks of 32 where they are larger). No derivative.
@@ -290,11 +312,11 @@ const quantisedLinearOperator: Operator<QuantisedAttributes> = {
  */
 export function quantisedLinear(
   x: Tensor,
-  weight: { packed: Tensor; scales: Tensor; zeroPoints?: Tensor },
+  weight: { packed: Tensor; scales: Tensor; zeroPoints?: Tensor; offsets?: Tensor },
   bits: 4 | 8,
   blockSize: number,
 ): Tensor {
-  const { packed, scales, zeroPoints } = weight;
+  const { packed, scales, zeroPoints, offsets } = weight;
   const columns = packed.shape[0] as number;
   const inner = x.shape.at(-1);
   const blocks = Math.ceil(Number(inner) / blockSize);
@@ -309,5 +331,12 @@ export function quantisedLinear(
       `quantisedLinear: expected scales [${columns}, ${blocks}] and zero points [${columns}, ${zeroBytes}], got ${scales} and ${zeroPoints}`,
     );
   }
-  return apply1(quantisedLinearOperator, zeroPoints ? [x, packed, scales, zeroPoints] : [x, packed, scales], { bits, blockSize, columns });
+  if (offsets && (inner % blockSize !== 0 || !sameShape(offsets.shape, [columns, blocks]))) {
+    throw new ShapeError(
+      `quantisedLinear: expected offsets [${columns}, ${blocks}] of whole blocks of ${blockSize}, got ${offsets} for rows of ${inner}`,
+    );
+  }
+  const inputs = [x, packed, scales, ...(zeroPoints ? [zeroPoints] : []), ...(offsets ? [offsets] : [])];
+  const [hasZeroPoints, hasOffsets] = [zeroPoints !== undefined, offsets !== undefined];
+  return apply1(quantisedLinearOperator, inputs, { bits, blockSize, columns, hasZeroPoints, hasOffsets });
 }

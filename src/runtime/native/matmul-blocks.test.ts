@@ -22,12 +22,14 @@ interface Case {
   bits: 4 | 8;
   blockSize: number;
   zeros: boolean;
+  /** Only for whole blocks. */
+  offsets?: boolean;
   /** Levels that are all the lowest or all the highest, and values of x of one size: sums are as large as their type must hold. */
   extreme?: "lowest" | "highest";
 }
 
 /** Operands whose rounding is known (every 32 values have one of 127 steps), and the product. */
-function operands({ rows, inner, columns, bits, blockSize, zeros, extreme }: Case) {
+function operands({ rows, inner, columns, bits, blockSize, zeros, offsets, extreme }: Case) {
   const blocks = Math.ceil(inner / blockSize);
   const levels = Uint8Array.from({ length: columns * blocks * blockSize }, () =>
     extreme === "lowest" ? 0 : extreme === "highest" ? 2 ** bits - 1 : below(2 ** bits),
@@ -38,6 +40,7 @@ function operands({ rows, inner, columns, bits, blockSize, zeros, extreme }: Cas
     [columns, blocks],
     Float32Array.from({ length: columns * blocks }, () => random.uniform() - 0.5),
   );
+  const offset = Float32Array.from({ length: columns * blocks }, () => (offsets ? 8 * random.uniform() - 4 : 0));
   const packRow = (values: Uint8Array, length: number): Uint8Array => {
     if (bits === 8) return values;
     const bytes = Math.ceil(length / 2);
@@ -61,9 +64,10 @@ function operands({ rows, inner, columns, bits, blockSize, zeros, extreme }: Cas
     for (let column = 0; column < columns; column++) {
       for (let i = 0; i < inner; i++) {
         const block = column * blocks + Math.floor(i / blockSize);
-        const product = x.data[row * inner + i] * scales.data[block] * (levels[block * blockSize + (i % blockSize)] - zero[block]);
-        y[row * columns + column] += product;
-        bound[row * columns + column] += Math.abs(product);
+        const value = x.data[row * inner + i];
+        const product = value * scales.data[block] * (levels[block * blockSize + (i % blockSize)] - zero[block]);
+        y[row * columns + column] += product + value * offset[block];
+        bound[row * columns + column] += Math.abs(product) + Math.abs(value * offset[block]);
       }
     }
   }
@@ -71,6 +75,7 @@ function operands({ rows, inner, columns, bits, blockSize, zeros, extreme }: Cas
     packed: bufferFrom("u8", [columns, blocks, (blockSize * bits) / 8], packRow(levels, blockSize)),
     scales,
     ...(zeros ? { zeroPoints: bufferFrom("u8", [columns, Math.ceil((blocks * bits) / 8)], packRow(zero, blocks)) } : {}),
+    ...(offsets ? { offsets: bufferFrom("f32", [columns, blocks], offset) } : {}),
   };
   return { x, weight, y, bound };
 }
@@ -118,13 +123,21 @@ describe.skipIf(!isHere)("MatMulBlocks", () => {
         }
       }
       for (const rows of [1, 2, 3, 4, 5, 6, 7, 8, 13, 33]) cases.push({ rows, inner: 160, columns: 24, bits, blockSize: 32, zeros });
+      for (const [inner, blockSize] of [
+        [32, 32],
+        [96, 32],
+        [320, 32],
+        [128, 64],
+        [512, 256],
+      ])
+        for (const rows of [1, 5, 8]) cases.push({ rows, inner, columns: 19, bits, blockSize, zeros, offsets: true });
       for (const extreme of ["lowest", "highest"] as const)
         for (const rows of [1, 8, 9]) cases.push({ rows, inner: 96, columns: 8, bits, blockSize: 32, zeros, extreme });
     }
   }
 
   test.each(cases)(
-    "$rows rows of $inner by $columns, $bits bits in blocks of $blockSize, zero points: $zeros, extreme: $extreme",
+    "$rows rows of $inner by $columns, $bits bits in blocks of $blockSize, zero points: $zeros, offsets: $offsets, extreme: $extreme",
     (made) => {
       const { x, weight, y, bound } = operands(made);
       const product = multiply(one, x, weight, made);
