@@ -306,8 +306,9 @@ const quantisedLinearOperator: Operator<QuantisedAttributes> = {
  * - `zeroPoints` [out, ⌈blocks · bits / 8⌉] (u8): one a block, packed like the levels, each row starting at a byte. Default 2^(bits − 1).
  * - `offsets` [out, blocks] (f32), for whole blocks. Default 0.
  *
- * `blockSize` is a power of two of at least 16. The kernel rounds each block of x to int8, with scale max |x| / 127 (MatMulBlocks, our own
- * kernel, in blocks of 32 where they are larger). No derivative.
+ * `blockSize` is a power of two of at least 16. The kernel rounds each block of x to int8, with scale max |x| / 127. MatMulBlocks, our own
+ * kernel, does so in blocks of 32 where they are larger, and rounds sums of two products of levels of 8 bits to multiples of 8, which is a tenth
+ * of the error that rounding x makes. No derivative.
  * @throws ShapeError
  */
 export function quantisedLinear(
