@@ -22,6 +22,16 @@ describe("costs", () => {
     expect(costs.at(4)).toBeLessThan(15);
   });
 
+  test("a size that was seen once and slow is drawn to the line through the others; one that is seen often is what it was seen to be", () => {
+    const costs = new StepCosts();
+    for (let i = 0; i < 50; i++) for (const n of [1, 2, 8, 16]) costs.observe(n, 10 + (n - 1));
+    for (let i = 0; i < 2; i++) costs.observe(4, 40);
+    expect(costs.at(4)).toBeLessThan(17);
+    expect(costs.at(5)).toBeGreaterThanOrEqual(costs.at(4));
+    for (let i = 0; i < 50; i++) costs.observe(4, 13);
+    expect(costs.at(4)).toBeCloseTo(13, 0);
+  });
+
   test("until several sizes were seen, a further token costs what one of a prompt did", () => {
     const costs = new StepCosts();
     costs.observePrompt(100, 900);

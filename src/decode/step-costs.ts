@@ -9,6 +9,8 @@ const leastPrompt = 16;
 const rate = 0.1;
 /** A time beyond so many times the mean is the machine's doing, and counts as this much. */
 const outlier = 2;
+/** Calls of a size count in the line through all sizes up to this number; so many, too, make a size's own mean worth as much as the line. */
+const fewCalls = 10;
 /** Drafts must promise this much to be made: what they cost besides the target's time is not free. */
 const leastGain = 1.01;
 
@@ -18,6 +20,8 @@ export class StepCosts {
   #counts = new Int32Array(64);
   /** Sizes seen, ascending. */
   readonly #sizes: number[] = [];
+  /** The line through the means: milliseconds of a call on no tokens, and of each token. */
+  #line = { start: 0, slope: 0 };
   /** What a token of a prompt took at least: no further token of a call is much dearer, and without it drafts would have to find that out. */
   #prompt = Number.POSITIVE_INFINITY;
 
@@ -35,9 +39,10 @@ export class StepCosts {
       this.#means[tokens] = milliseconds;
       const at = this.#sizes.findIndex((size) => size > tokens);
       this.#sizes.splice(at < 0 ? this.#sizes.length : at, 0, tokens);
-      return;
+    } else {
+      this.#means[tokens] = mean + Math.max(rate, 1 / this.#counts[tokens]) * (Math.min(milliseconds, outlier * mean) - mean);
     }
-    this.#means[tokens] = mean + Math.max(rate, 1 / this.#counts[tokens]) * (Math.min(milliseconds, outlier * mean) - mean);
+    this.#fit();
   }
 
   /** Milliseconds of a call on so many tokens; 1 for one token when nothing was seen yet, so that ratios are right. */
@@ -50,12 +55,42 @@ export class StepCosts {
       if (first === 1 && this.#prompt < means[1]) return means[1] + this.#prompt * (tokens - 1);
       return (means[first] * (1 + assumedSlope * (tokens - 1))) / (1 + assumedSlope * (first - 1));
     }
-    let next = 0;
+    let next = 1;
     while (next < sizes.length - 1 && sizes[next] < tokens) next++;
-    const [a, b] = next === 0 ? [sizes[0], sizes[1]] : [sizes[next - 1], sizes[next]];
+    const [a, b] = [sizes[next - 1], sizes[next]];
+    const [atA, atB] = [this.#smooth(a), this.#smooth(b)];
+    if (tokens > b) return Math.max(atA, atB) + this.#line.slope * (tokens - b);
     // Noise must not make more tokens cheaper than fewer.
-    const slope = Math.max(0, (means[b] - means[a]) / (b - a));
-    return Math.max(means[a] * 0.5, means[a] + (tokens - a) * slope);
+    const slope = Math.max(0, (atB - atA) / (b - a));
+    return Math.max(atA * 0.5, atA + (tokens - a) * slope);
+  }
+
+  /**
+   * A size's mean, drawn to the line through all the less often it was seen: one slow call of a size would else keep drafts of that length away,
+   * and with them the calls that tell better.
+   */
+  #smooth(tokens: number): number {
+    const { start, slope } = this.#line;
+    const onLine = start + slope * tokens;
+    const calls = Math.min(this.#counts[tokens] - 1, fewCalls);
+    return onLine + ((this.#means[tokens] - onLine) * calls) / (calls + fewCalls);
+  }
+
+  /** Least squares through the means, each weighted by its calls. */
+  #fit(): void {
+    let [calls, tokens, time, squares, products] = [0, 0, 0, 0, 0];
+    for (const size of this.#sizes) {
+      const weight = Math.min(this.#counts[size] - 1, fewCalls);
+      const mean = this.#means[size];
+      calls += weight;
+      tokens += weight * size;
+      time += weight * mean;
+      squares += weight * size * size;
+      products += weight * size * mean;
+    }
+    const spread = calls * squares - tokens * tokens;
+    const slope = spread > 0 ? Math.max(0, (calls * products - tokens * time) / spread) : 0;
+    this.#line = { start: (time - slope * tokens) / calls, slope };
   }
 
   #grow(tokens: number): void {
