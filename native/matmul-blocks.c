@@ -1,7 +1,7 @@
 // x W^T with W in blocks of 4 or 8 bits, for x86 processors that have AVX2 and no instruction for products of bytes (VNNI). A custom operator
 // of ONNX Runtime, longwave.MatMulBlocks; it reads the blocks as MatMulNBits has them, where they lie, and beside them, where there are, what is
 // added to all values of a block (offsets). Of weights that never change it may keep a copy in the order in which it multiplies (attribute
-// `keeps`), which it makes strip by strip as they are first used.
+// `keeps`), which it makes strip by strip in the calls from the second to the ninth: all at once would hold the first token up.
 //
 // A row of x is rounded to int8 in blocks of 32 with scale max |x| / 127, which is what MatMulNBits does at accuracy_level 4. Products within
 // a block are integers: exact with 4 bits; with 8 bits the sum of two neighbouring products is rounded to a multiple of 8, for which 16 bits are
@@ -18,6 +18,9 @@ enum { span = 32, strip = 8, rowsOfATask = 16 };
 /** From how many rows on a strip that is not kept is put in order first: that costs about as much as two rows. */
 enum { orderedFrom = 4 };
 
+/** Calls over which keeping strips is spread, and the number of uses that stands for a strip that is kept. */
+enum { keepingCalls = 8, isKept = 255 };
+
 /** Rows that are multiplied with a strip at a time: their sums fill half the registers. */
 enum { mostRows = 8 };
 
@@ -27,8 +30,8 @@ struct Kernel {
   int64_t bits, inner, columns, shift, tasks;
   /** Spans of a row, padding included, and blocks, which have 2^shift spans each. */
   int64_t spans, blocks;
-  /** Strips in order [strips, spans, `orderedBytes`], and which of them are made; NULL where none are kept. */
-  uint8_t *kept, *isMade;
+  /** Strips in order [strips, spans, `orderedBytes`], and how often each was used until it was kept; NULL where none are kept. */
+  uint8_t *kept, *uses;
 };
 
 /**
@@ -397,7 +400,19 @@ INLINE void orderStrip(const struct Kernel *k, const uint8_t *const column[strip
   }
 }
 
-INLINE void multiplyStrip(const struct Run *run, struct Strip *at, int64_t index, const int bits) {
+/** The strip in order: kept, or to be kept if it is its turn; NULL if not yet. Runs at the same time may both make it: they write the same bytes. */
+INLINE uint8_t *keptStrip(const struct Kernel *k, int64_t index, const uint8_t *const column[strip], const int bits) {
+  if (k->kept == NULL) return NULL;
+  uint8_t *ordered = k->kept + index * k->spans * orderedBytes(bits);
+  const uint8_t uses = __atomic_load_n(k->uses + index, __ATOMIC_ACQUIRE);
+  if (uses == isKept) return ordered;
+  const int isTurn = uses > index % keepingCalls;
+  if (isTurn) orderStrip(k, column, ordered, bits);
+  __atomic_store_n(k->uses + index, isTurn ? isKept : uses + 1, __ATOMIC_RELEASE);
+  return isTurn ? ordered : NULL;
+}
+
+INLINE void multiplyStrip(const struct Run *run, const struct Strip *scratch, int64_t index, const int bits) {
   const struct Kernel *k = run->kernel;
   const int64_t first = index * strip, bytes = bits * span / 8;
   const int64_t count = k->columns - first < strip ? k->columns - first : strip;
@@ -409,27 +424,21 @@ INLINE void multiplyStrip(const struct Run *run, struct Strip *at, int64_t index
     column[c] = run->packed + columns[c] * k->spans * bytes;
   }
   const int64_t next = (first + strip) * k->blocks, blockBytes = strip * k->blocks * (int64_t)sizeof(float);
-  readBlocks(k, run->scales, at->scales, columns);
+  readBlocks(k, run->scales, scratch->scales, columns);
   prefetch(run->scales + next, blockBytes);
   if (run->offsets != NULL) {
-    readBlocks(k, run->offsets, at->offsets, columns);
+    readBlocks(k, run->offsets, scratch->offsets, columns);
     prefetch(run->offsets + next, blockBytes);
   }
-  if (run->zeroPoints != NULL) readZeros(run, at->zeros, columns);
-  if (k->kept != NULL) {
-    at->ordered = k->kept + index * k->spans * orderedBytes(bits);
-    // Runs at the same time may both make it: they write the same bytes.
-    if (!__atomic_load_n(k->isMade + index, __ATOMIC_ACQUIRE)) {
-      orderStrip(k, column, at->ordered, bits);
-      __atomic_store_n(k->isMade + index, 1, __ATOMIC_RELEASE);
-    }
-  } else if (run->rows < orderedFrom) {
+  if (run->zeroPoints != NULL) readZeros(run, scratch->zeros, columns);
+  uint8_t *kept = keptStrip(k, index, column, bits);
+  const struct Strip here = {scratch->scales, scratch->offsets, scratch->zeros, kept != NULL ? kept : scratch->ordered}, *at = &here;
+  if (kept == NULL && run->rows < orderedFrom) {
     for (int64_t row = 0; row < run->rows; row++)
       store(run, row, first, count, bits == 8 ? multiplyRow8(run, at, column, row) : multiplyRow4(run, at, column, row));
     return;
-  } else {
-    orderStrip(k, column, at->ordered, bits);
   }
+  if (kept == NULL) orderStrip(k, column, at->ordered, bits);
   int64_t row = 0;
   for (; row + mostRows <= run->rows; row += mostRows) multiplyRows(run, at, row, first, count, bits, mostRows);
   switch (run->rows - row) {
@@ -450,7 +459,7 @@ static void multiply(void *state, size_t task) {
   const int64_t strips = (k->columns + strip - 1) / strip;
   float *scales = (float *)(run->scratch + (int64_t)task * k->spans * scratchOfASpan), *offsets = scales + k->spans * strip;
   int32_t *zeros = (int32_t *)(offsets + k->spans * strip);
-  struct Strip at = {scales, offsets, zeros, (uint8_t *)(zeros + k->spans * strip)};
+  const struct Strip at = {scales, offsets, zeros, (uint8_t *)(zeros + k->spans * strip)};
   for (int64_t i = strips * (int64_t)task / run->tasks; i < strips * ((int64_t)task + 1) / run->tasks; i++) {
     if (k->bits == 8) multiplyStrip(run, &at, i, 8);
     else multiplyStrip(run, &at, i, 4);
@@ -544,8 +553,8 @@ static Status createKernel(const struct CustomOp *op, Api api, const void *info,
     const Status refused = allocate(api, made.allocator, bytes + strips, (void **)&memory);
     if (refused == NULL) {
       made.kept = memory;
-      made.isMade = memory + bytes;
-      for (int64_t i = 0; i < strips; i++) __atomic_store_n(made.isMade + i, 0, __ATOMIC_RELAXED);
+      made.uses = memory + bytes;
+      for (int64_t i = 0; i < strips; i++) __atomic_store_n(made.uses + i, 0, __ATOMIC_RELAXED);
     } else {
       // It works without, slower.
       forget(api, refused);
