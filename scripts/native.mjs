@@ -10,8 +10,9 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const compiler = process.env.ZIG ?? "zig";
 const version = "0.17.1";
 const sources = ["native/grouped-attention.c", "native/matmul-blocks.c"];
-const headers = ["native/ort.h"];
-const targets = { "linux-x64": ["-target", "x86_64-linux-gnu", "-mavx2", "-mfma"] };
+const headers = ["native/ort.h", "native/strip-avx2.h", "native/strip-vnni.h"];
+const linux = ["-target", "x86_64-linux-gnu", "-mavx2", "-mfma"];
+const targets = { "linux-x64": linux, "linux-x64-vnni": [...linux, "-mavx512f", "-mavx512vnni"] };
 const flags = ["-shared", "-nostdlib", "-ffreestanding", "-fPIC", "-fvisibility=hidden", "-O3", "-g0", "-Wall", "-Wextra", "-Werror", "-s"];
 const linking = ["-Wl,--build-id=none", "-Wl,-z,max-page-size=4096", "-Wl,-z,nodelete"];
 

@@ -6,10 +6,10 @@ export interface BackendOptions {
   /** Threads of the one pool that all sessions share. Default: physical cores. */
   threads?: number;
   /**
-   * Kernels of longwave's own beside ONNX Runtime's: false for none, true wherever the processor can run them. Default: where they are
-   * faster (x86 with AVX2 and no VNNI, on Linux), unless LONGWAVE_KERNELS=off.
+   * Kernels of longwave's own beside ONNX Runtime's: false for none, true wherever the processor can run them, "avx2" for the form without
+   * AVX-512. Default: where they are faster (x86 with AVX2 alone or with AVX-512 VNNI, on Linux), or what LONGWAVE_KERNELS says (on, off, avx2).
    */
-  ownKernels?: boolean;
+  ownKernels?: boolean | "avx2";
 }
 
 export type OptimizationLevel = "none" | "basic" | "extended" | "all";

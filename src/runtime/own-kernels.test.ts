@@ -12,8 +12,12 @@ afterEach(() => vi.unstubAllEnvs());
 test("by default where ONNX Runtime has no good kernels of its own", () => {
   vi.stubEnv("LONGWAVE_KERNELS", "");
   expect(ownKernels(undefined, plain)).toMatch(/assets[\\/]native[\\/]linux-x64\.so$/);
-  for (const extension of ["avx_vnni", "avx512f", "avx512_vnni"])
+  for (const extension of ["avx_vnni", "avx512f"])
     expect(ownKernels(undefined, { ...plain, vectorExtensions: [...plain.vectorExtensions, extension] })).toBeUndefined();
+  const vnni = { ...plain, vectorExtensions: ["avx2", "fma", "avx512f", "avx512_vnni"] };
+  expect(ownKernels(undefined, vnni)).toMatch(/linux-x64-vnni\.so$/);
+  expect(ownKernels("avx2", vnni)).toMatch(/linux-x64\.so$/);
+  expect(ownKernels(false, vnni)).toBeUndefined();
   expect(ownKernels(true, { ...plain, vectorExtensions: ["avx2", "fma", "avx512f"] })).toBeDefined();
   // What the processor or the package cannot do is not done because it is wished for.
   expect(ownKernels(true, { ...plain, vectorExtensions: ["avx2"] })).toBeUndefined();
@@ -28,10 +32,12 @@ test("LONGWAVE_KERNELS", () => {
   using backend = openBackend({ threads: 1 }).backend;
   expect(backend.operators.size).toBe(0);
   vi.stubEnv("LONGWAVE_KERNELS", "on");
-  expect(ownKernels(undefined, { ...plain, vectorExtensions: ["avx2", "fma", "avx512_vnni"] })).toBeDefined();
+  expect(ownKernels(undefined, { ...plain, vectorExtensions: ["avx2", "fma", "avx_vnni"] })).toMatch(/linux-x64\.so$/);
+  vi.stubEnv("LONGWAVE_KERNELS", "avx2");
+  expect(ownKernels(undefined, { ...plain, vectorExtensions: ["avx2", "fma", "avx512f", "avx512_vnni"] })).toMatch(/linux-x64\.so$/);
   vi.stubEnv("LONGWAVE_KERNELS", "no");
-  expect(() => ownKernels(undefined, plain)).toThrow("LONGWAVE_KERNELS: expected on or off, got no");
-  expect(() => openBackend()).toThrow("LONGWAVE_KERNELS: expected on or off, got no");
+  expect(() => ownKernels(undefined, plain)).toThrow("LONGWAVE_KERNELS: expected on, off or avx2, got no");
+  expect(() => openBackend()).toThrow("LONGWAVE_KERNELS: expected on, off or avx2, got no");
 });
 
 test("the libraries were compiled from the source that is here", () => {

@@ -3,28 +3,43 @@
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { UsageError } from "../base/errors.ts";
+import type { BackendOptions } from "./backend.ts";
 import { describeMachine, type Machine } from "./machine.ts";
 
+type Wanted = BackendOptions["ownKernels"];
+
 /**
- * Path of the library for a machine, or undefined: there is none for the platform, the processor lacks AVX2, or ONNX Runtime's kernels are
- * good there (with instructions for products of bytes: VNNI).
- * @param wanted true: wherever the processor can run it; false: not at all. Default: where it is faster, unless LONGWAVE_KERNELS=off.
- * @throws UsageError for another value of LONGWAVE_KERNELS than on or off.
+ * Path of the library for a machine, or undefined: there is none for the platform, the processor lacks AVX2, or it has half of what the
+ * faster form needs (AVX-512 without VNNI, VNNI without AVX-512), where ONNX Runtime has kernels that ours were not measured beside.
+ * @param wanted see {@link BackendOptions.ownKernels}.
+ * @throws UsageError for another value of LONGWAVE_KERNELS than on, off or avx2.
  */
 export function ownKernels(
-  wanted: boolean | undefined = fromEnvironment(process.env.LONGWAVE_KERNELS),
+  wanted: Wanted = fromEnvironment(process.env.LONGWAVE_KERNELS),
   { platform, vectorExtensions }: Pick<Machine, "platform" | "vectorExtensions"> = describeMachine(),
 ): string | undefined {
   const has = (name: string): boolean => vectorExtensions.includes(name);
   if (wanted === false || !has("avx2") || !has("fma")) return undefined;
-  if (wanted === undefined && ["avx_vnni", "avx512f", "avx512_vnni"].some(has)) return undefined;
-  const path = fileURLToPath(new URL(`../../assets/native/${platform}.so`, import.meta.url));
+  const isVnni = wanted !== "avx2" && has("avx512f") && has("avx512_vnni");
+  if (wanted === undefined && !isVnni && ["avx_vnni", "avx512f"].some(has)) return undefined;
+  const path = fileURLToPath(new URL(`../../assets/native/${platform}${isVnni ? "-vnni" : ""}.so`, import.meta.url));
   return existsSync(path) ? path : undefined;
 }
 
-function fromEnvironment(text: string | undefined): boolean | undefined {
-  if (text === undefined || text === "") return undefined;
-  if (text !== "on" && text !== "off")
-    throw new UsageError(`LONGWAVE_KERNELS: expected on or off, got ${text}`, { hint: "Leave it out to have them where they are faster." });
-  return text === "on";
+function fromEnvironment(text: string | undefined): Wanted {
+  switch (text) {
+    case undefined:
+    case "":
+      return undefined;
+    case "on":
+      return true;
+    case "off":
+      return false;
+    case "avx2":
+      return text;
+    default:
+      throw new UsageError(`LONGWAVE_KERNELS: expected on, off or avx2, got ${text}`, {
+        hint: "Leave it out to have them where they are faster.",
+      });
+  }
 }

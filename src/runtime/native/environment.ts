@@ -1,5 +1,6 @@
 // The one OrtEnv of the process, with one thread pool for all sessions (each session's own pool would spin against the others).
 // ONNX Runtime itself keeps a single environment per process, so this module counts its users; the last one releases it.
+import { BackendError } from "../../base/errors.ts";
 import { logFatal } from "../ort.ts";
 import { type Library, loadLibrary } from "./library.ts";
 import { type OwnDomain, openOwnDomain } from "./own-domain.ts";
@@ -34,9 +35,13 @@ export function releaseEnvironment(environment: Environment): void {
   functions.ReleaseEnv(environment.pointer);
 }
 
-/** Operators of the library at `path`, which sessions may have from now on. @throws BackendError */
+/** Operators of the library at `path`, which sessions may have from now on. @throws BackendError also where those of another one are in use. */
 export function loadOwnKernels(environment: Environment, path: string): ReadonlySet<string> {
   environment.ownDomain ??= openOwnDomain(environment.library, environment.pointer, path);
+  if (environment.ownDomain.path !== path)
+    throw new BackendError(
+      `loading ${path}: a backend of this process has ${environment.ownDomain.path}; expected one kind of kernels at a time`,
+    );
   return environment.ownDomain.operators;
 }
 

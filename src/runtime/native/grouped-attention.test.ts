@@ -5,13 +5,12 @@ import { type GroupQueryOptions, groupQueryAttention } from "../../tensor/attent
 import type { Tensor } from "../../tensor/graph.ts";
 import type { Backend } from "../backend.ts";
 import { allocate, bufferFrom, type TensorBuffer } from "../buffer.ts";
-import { ownKernels } from "../own-kernels.ts";
 import { compile, spec } from "../program.ts";
 import { Random } from "../rng.ts";
+import { kernelForms } from "../testing/kernel-forms.ts";
 import { onnxModel } from "../testing/onnx.ts";
 import { openNativeBackend } from "./backend.ts";
 
-const isHere = ownKernels(true) !== undefined;
 const random = new Random(11);
 const below = (count: number): number => random.integer(count);
 const draw = (shape: number[], size = 1) => {
@@ -186,12 +185,12 @@ function attend(backend: Backend, { heads, kvHeads, window }: Case, values: Valu
   return { output: output.data as Float32Array, key: present[0].data as Float32Array, value: present[1].data as Float32Array };
 }
 
-describe.skipIf(!isHere)("GroupedAttention", () => {
+describe.each(kernelForms)("GroupedAttention, %s", (form) => {
   let one: Backend;
   let two: Backend;
   beforeAll(() => {
-    one = openNativeBackend({ threads: 1, ownKernels: true });
-    two = openNativeBackend({ threads: 2, ownKernels: true });
+    one = openNativeBackend({ threads: 1, ownKernels: form });
+    two = openNativeBackend({ threads: 2, ownKernels: form });
     expect([one.operatorsFailure, one.operators.has("GroupedAttention")]).toEqual([undefined, true]);
   });
   afterAll(() => {

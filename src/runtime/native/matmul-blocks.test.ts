@@ -6,13 +6,12 @@ import { quantisedLinear } from "../../tensor/attention.ts";
 import type { Tensor } from "../../tensor/graph.ts";
 import type { Backend } from "../backend.ts";
 import { allocate, bufferFrom, type TensorBuffer } from "../buffer.ts";
-import { ownKernels } from "../own-kernels.ts";
 import { compile, spec, type TensorSpec } from "../program.ts";
 import { Random } from "../rng.ts";
+import { kernelForms as forms } from "../testing/kernel-forms.ts";
 import { onnxModel } from "../testing/onnx.ts";
 import { openNativeBackend } from "./backend.ts";
 
-const isHere = ownKernels(true) !== undefined;
 const random = new Random(7);
 const below = (count: number): number => random.integer(count);
 
@@ -30,8 +29,8 @@ interface Case {
 }
 
 /**
- * The sum of the products of 32 levels with 8 bits: two neighbours' products are rounded to a multiple of 8, up in the first four, the third and
- * so on, down in the others.
+ * The sum of the products of 32 levels with 8 bits and AVX2: two neighbours' products are rounded to a multiple of 8, up in the first four, the
+ * third and so on, down in the others.
  */
 function roundedSum(w: (i: number) => number, x: (i: number) => number): number {
   let sum = 0;
@@ -42,8 +41,8 @@ function roundedSum(w: (i: number) => number, x: (i: number) => number): number 
   return sum;
 }
 
-/** Operands whose rounding is known (every 32 values have one of 127 steps), and the product. */
-function operands({ rows, inner, columns, bits, blockSize, zeros, offsets, extreme }: Case) {
+/** Operands whose rounding is known (every 32 values have one of 127 steps), and the product, exact or with `roundedSum`. */
+function operands({ rows, inner, columns, bits, blockSize, zeros, offsets, extreme }: Case, isRounded = false) {
   const blocks = Math.ceil(inner / blockSize);
   const levels = Uint8Array.from({ length: columns * blocks * blockSize }, () =>
     extreme === "lowest" ? 0 : extreme === "highest" ? 2 ** bits - 1 : below(2 ** bits),
@@ -85,7 +84,7 @@ function operands({ rows, inner, columns, bits, blockSize, zeros, offsets, extre
         y[row * columns + column] += product + value * offset[block];
         bound[row * columns + column] += Math.abs(product) + Math.abs(value * offset[block]);
       }
-      for (let start = 0; bits === 8 && start < inner; start += 32) {
+      for (let start = 0; isRounded && bits === 8 && start < inner; start += 32) {
         const block = column * blocks + Math.floor(start / blockSize);
         const w = (i: number): number => levels[block * blockSize + ((start + i) % blockSize)] - 128;
         const level = (i: number): number => (start + i < inner ? rounded[row * inner + start + i] : 0);
@@ -129,12 +128,22 @@ function multiply(
   return first;
 }
 
-describe.skipIf(!isHere)("MatMulBlocks", () => {
+test.skipIf(forms.length === 0)("one form in a process at a time", () => {
+  using first = openNativeBackend({ threads: 1, ownKernels: forms[0] });
+  expect(first.operators.has("MatMulBlocks")).toBe(true);
+  using same = openNativeBackend({ threads: 1, ownKernels: forms[0] });
+  expect(same.operators.has("MatMulBlocks")).toBe(true);
+  if (forms.length < 2) return;
+  using other = openNativeBackend({ threads: 1, ownKernels: forms[1] });
+  expect([other.operators.size, other.operatorsFailure]).toEqual([0, expect.stringMatching(/one kind of kernels at a time/)]);
+});
+
+describe.each(forms)("MatMulBlocks, %s", (form) => {
   let one: Backend;
   let two: Backend;
   beforeAll(() => {
-    one = openNativeBackend({ threads: 1, ownKernels: true });
-    two = openNativeBackend({ threads: 2, ownKernels: true });
+    one = openNativeBackend({ threads: 1, ownKernels: form });
+    two = openNativeBackend({ threads: 2, ownKernels: form });
     expect([one.operatorsFailure, one.operators.has("MatMulBlocks")]).toEqual([undefined, true]);
   });
   afterAll(() => {
@@ -167,7 +176,7 @@ describe.skipIf(!isHere)("MatMulBlocks", () => {
   test.each(cases)(
     "$rows rows of $inner by $columns, $bits bits in blocks of $blockSize, zero points: $zeros, offsets: $offsets, extreme: $extreme",
     (made) => {
-      const { x, weight, y, bound } = operands(made);
+      const { x, weight, y, bound } = operands(made, form === "avx2");
       const product = multiply(one, x, weight, made);
       for (let i = 0; i < y.length; i++) expect(Math.abs(product[i] - y[i])).toBeLessThanOrEqual(3e-6 * bound[i] + 1e-12);
       // The same bytes on two threads, and row by row.
@@ -179,7 +188,7 @@ describe.skipIf(!isHere)("MatMulBlocks", () => {
     },
   );
 
-  test("with 8 bits sums of two products lose next to nothing beside what rounding x loses", () => {
+  test("with 8 bits products lose next to nothing beside what rounding x loses", () => {
     const [rows, inner, columns] = [16, 576, 64];
     const normal = (): number => Math.sqrt(-2 * Math.log(1 - random.uniform())) * Math.cos(2 * Math.PI * random.uniform());
     const x = bufferFrom("f32", [rows, inner], Float32Array.from({ length: rows * inner }, normal));

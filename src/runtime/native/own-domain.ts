@@ -10,6 +10,8 @@ import type { Library } from "./library.ts";
 const exportedBy = { MatMulBlocks: "longwave_matmul_blocks", GroupedAttention: "longwave_grouped_attention" } as const;
 
 export interface OwnDomain {
+  /** The library. */
+  readonly path: string;
   readonly pointer: bigint;
   readonly operators: ReadonlySet<string>;
 }
@@ -24,7 +26,7 @@ export function openOwnDomain(library: Library, environment: bigint, path: strin
   const doing = `loading ${path}`;
   const addresses = Object.values(exportedBy).map((name) => addressFrom(path, name));
   const pointer = receive(doing, (out) => functions.CreateCustomOpDomain(own, out));
-  const domain = { pointer, operators: new Set(Object.keys(exportedBy)) };
+  const domain = { path, pointer, operators: new Set(Object.keys(exportedBy)) };
   try {
     for (const address of addresses) check(functions.CustomOpDomain_Add(pointer, address), doing);
     try {
