@@ -13,8 +13,8 @@
 /** Values with one scale in a row of x; rows of x that a thread rounds at a time. */
 enum { span = 32, rowsOfATask = 16 };
 
-/** Calls over which keeping strips is spread, and the number of uses that stands for a strip that is kept. */
-enum { keepingCalls = 8, isKept = 255 };
+/** Calls over which keeping strips is spread, and the numbers of uses that stand for a strip that is being put in order and one that is kept. */
+enum { keepingCalls = 8, isMade = 254, isKept = 255 };
 
 struct Kernel {
   Api api;
@@ -183,16 +183,20 @@ INLINE void orderStrip(const struct Kernel *k, const uint8_t *const column[strip
     for (int c = 0; c < strip; c++) ((Levels *)(ordered + at * strip))[c] = *(const Levels *)(column[c] + at);
 }
 
-/** The strip in order: kept, or to be kept if it is its turn; NULL if not yet. Runs at the same time may both make it: they write the same bytes. */
+/** The strip in order: kept, or to be kept if it is its turn; NULL if not yet, or while a run at the same time makes it. */
 INLINE uint8_t *keptStrip(const struct Kernel *k, int64_t index, const uint8_t *const column[strip], const int bits) {
   if (k->kept == NULL) return NULL;
   uint8_t *ordered = k->kept + index * k->spans * orderedBytes(bits);
-  const uint8_t uses = __atomic_load_n(k->uses + index, __ATOMIC_ACQUIRE);
+  uint8_t uses = __atomic_load_n(k->uses + index, __ATOMIC_ACQUIRE);
   if (uses == isKept) return ordered;
+  if (uses == isMade) return NULL;
   const int isTurn = uses > index % keepingCalls;
-  if (isTurn) orderStrip(k, column, ordered, bits);
-  __atomic_store_n(k->uses + index, isTurn ? isKept : uses + 1, __ATOMIC_RELEASE);
-  return isTurn ? ordered : NULL;
+  // Where another run was faster, that one counts.
+  const int isOurs = __atomic_compare_exchange_n(k->uses + index, &uses, isTurn ? isMade : uses + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+  if (!isTurn || !isOurs) return NULL;
+  orderStrip(k, column, ordered, bits);
+  __atomic_store_n(k->uses + index, isKept, __ATOMIC_RELEASE);
+  return ordered;
 }
 
 INLINE void multiplyStrip(const struct Run *run, const struct Strip *scratch, int64_t index, const int bits) {

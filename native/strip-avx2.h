@@ -1,7 +1,7 @@
 // The product of a strip with AVX2 alone. The one pipe that multiplies bytes and 16-bit numbers is the bound, so sums are 16 bits wide: exact with
 // 4 bits; with 8 bits the sum of two neighbouring products is rounded to a multiple of 8, for which 16 bits are enough to the end of a block. Its
-// error (2.3, root mean square) is about a tenth of what rounding x makes there, and independent of it, so that both together are half a
-// percent larger.
+// error (2.3, root mean square) is about a tenth of what rounding x makes where levels fill the byte, and independent of it, so that both
+// together are half a percent larger.
 #pragma once
 
 /** Columns of a strip, one to each float of a register. */

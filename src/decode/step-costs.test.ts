@@ -3,10 +3,10 @@ import { describe, expect, test } from "vitest";
 import { AcceptanceTable, matchClass, matchPrior, PendingProposal, TokenRecord } from "./acceptance-table.ts";
 import { bestChainLength, StepCosts } from "./step-costs.ts";
 
-/** Costs that were seen often: 10 ms and 1 ms for each further token. */
-function linear(slope: number): StepCosts {
+/** Costs that were seen often: 10 ms and so many for each further token. */
+function linear(slope: number, sizes = [1, 2, 4, 8, 16]): StepCosts {
   const costs = new StepCosts();
-  for (let i = 0; i < 50; i++) for (const n of [1, 2, 4, 8, 16]) costs.observe(n, 10 + slope * (n - 1));
+  for (let i = 0; i < 50; i++) for (const n of sizes) costs.observe(n, 10 + slope * (n - 1));
   return costs;
 }
 
@@ -16,10 +16,41 @@ describe("costs", () => {
     for (const n of [1, 2, 3, 6, 16, 40]) expect(costs.at(n)).toBeCloseTo(10 + (n - 1), 6);
   });
 
-  test("one slow call changes little", () => {
+  test("one slow call changes little, of a size that was seen often and of one that was not", () => {
+    for (const sizes of [
+      [1, 2, 4, 8, 16],
+      [1, 2],
+      [1, 2, 4],
+      [1, 3],
+    ]) {
+      for (const slow of [1, 2, 4, 8, 12, 16, 32]) {
+        for (const milliseconds of [40, 250, 2000, 1e6]) {
+          const costs = linear(1, sizes);
+          costs.observe(slow, 11);
+          costs.observe(slow, milliseconds);
+          for (const n of sizes) expect(Math.abs(costs.at(n) / (9 + n) - 1)).toBeLessThan(0.13);
+          for (let n = 1; n < 40; n++) expect(costs.at(n + 1)).toBeGreaterThanOrEqual(costs.at(n));
+          // Seen again as they are, costs are what they were.
+          for (let i = 0; i < 60; i++) for (const n of sizes) costs.observe(n, 9 + n);
+          for (const n of sizes) expect(Math.abs(costs.at(n) / (9 + n) - 1)).toBeLessThan(0.05);
+        }
+      }
+    }
+  });
+
+  test("times that are none do not count", () => {
     const costs = linear(1);
-    costs.observe(4, 5000);
-    expect(costs.at(4)).toBeLessThan(15);
+    for (const n of [1, 4, 32]) for (const none of [0, -1, Number.NaN]) for (let i = 0; i < 3; i++) costs.observe(n, none);
+    costs.observePrompt(100, 0);
+    for (const n of [1, 3, 16, 32]) expect(costs.at(n)).toBeCloseTo(9 + n, 6);
+  });
+
+  test("of the first calls, in which weights are put in order, nothing is left", () => {
+    const costs = new StepCosts();
+    for (let i = 0; i < 8; i++) costs.observe(1, 20);
+    expect(costs.at(1)).toBe(20);
+    costs.observe(1, 10);
+    expect(costs.at(1)).toBe(10);
   });
 
   test("a size that was seen once and slow is drawn to the line through the others; one that is seen often is what it was seen to be", () => {
@@ -28,8 +59,9 @@ describe("costs", () => {
     for (let i = 0; i < 2; i++) costs.observe(4, 40);
     expect(costs.at(4)).toBeLessThan(17);
     expect(costs.at(5)).toBeGreaterThanOrEqual(costs.at(4));
-    for (let i = 0; i < 50; i++) costs.observe(4, 13);
-    expect(costs.at(4)).toBeCloseTo(13, 0);
+    for (let i = 0; i < 500; i++) costs.observe(4, 15);
+    expect(costs.at(4)).toBeCloseTo(15, 0);
+    expect(costs.at(2)).toBeLessThan(11.3);
   });
 
   test("until several sizes were seen, a further token costs what one of a prompt did", () => {

@@ -7,80 +7,80 @@ const assumedSlope = 0.08;
 const leastPrompt = 16;
 /** Weight of a new time in the running mean of its size. */
 const rate = 0.1;
-/** A time beyond so many times the mean is the machine's doing, and counts as this much. */
+/** A time beyond so many times what was expected is the machine's doing, and counts as this much. */
 const outlier = 2;
 /** Calls of a size count in the line through all sizes up to this number; so many, too, make a size's own mean worth as much as the line. */
 const fewCalls = 10;
+/** In the first calls kernels put weights in order: their times hold until there are later ones. */
+const settlingCalls = 8;
 /** Drafts must promise this much to be made: what they cost besides the target's time is not free. */
 const leastGain = 1.01;
 
 export class StepCosts {
   /** Running means in milliseconds by number of tokens; 0: never seen. */
   #means = new Float64Array(64);
+  /** Calls by number of tokens, the first one included. */
   #counts = new Int32Array(64);
-  /** Sizes seen, ascending. */
+  #calls = 0;
+  /** Sizes seen, ascending, and for each its mean drawn to the line, at least that of the size before. */
   readonly #sizes: number[] = [];
-  /** The line through the means: milliseconds of a call on no tokens, and of each token. */
-  #line = { start: 0, slope: 0 };
+  readonly #costs: number[] = [];
+  /** The slope of the line through the means, milliseconds for a token. */
+  #slope = 0;
   /** What a token of a prompt took at least: no further token of a call is much dearer, and without it drafts would have to find that out. */
   #prompt = Number.POSITIVE_INFINITY;
 
   /** A prompt of so many tokens took so long, in calls of whatever size. Counts until calls of several sizes were measured. */
   observePrompt(tokens: number, milliseconds: number): void {
-    if (tokens >= leastPrompt) this.#prompt = Math.min(this.#prompt, milliseconds / tokens);
+    if (tokens >= leastPrompt && milliseconds > 0) this.#prompt = Math.min(this.#prompt, milliseconds / tokens);
   }
 
   /** A call on so many tokens took so long. The first call of a size does not count: it finds nothing bound and caches cold. */
   observe(tokens: number, milliseconds: number): void {
+    if (!(milliseconds > 0)) return;
     if (tokens >= this.#means.length) this.#grow(tokens);
+    this.#calls++;
     if (this.#counts[tokens]++ === 0) return;
     const mean = this.#means[tokens];
     if (mean === 0) {
-      this.#means[tokens] = milliseconds;
+      this.#means[tokens] = this.#sizes.length === 0 ? milliseconds : Math.min(milliseconds, outlier * this.at(tokens));
       const at = this.#sizes.findIndex((size) => size > tokens);
       this.#sizes.splice(at < 0 ? this.#sizes.length : at, 0, tokens);
     } else {
-      this.#means[tokens] = mean + Math.max(rate, 1 / this.#counts[tokens]) * (Math.min(milliseconds, outlier * mean) - mean);
+      const weight = Math.max(rate, 1 / (this.#counts[tokens] - 1));
+      this.#means[tokens] = mean + weight * (Math.min(milliseconds, outlier * mean) - mean);
     }
+    if (this.#calls <= settlingCalls) this.#counts[tokens] = 1;
     this.#fit();
   }
 
   /** Milliseconds of a call on so many tokens; 1 for one token when nothing was seen yet, so that ratios are right. */
   at(tokens: number): number {
     const sizes = this.#sizes;
-    const means = this.#means;
     if (sizes.length === 0) return 1 + assumedSlope * (tokens - 1);
     const first = sizes[0];
     if (sizes.length === 1) {
-      if (first === 1 && this.#prompt < means[1]) return means[1] + this.#prompt * (tokens - 1);
-      return (means[first] * (1 + assumedSlope * (tokens - 1))) / (1 + assumedSlope * (first - 1));
+      const mean = this.#means[first];
+      if (first === 1 && this.#prompt < mean) return mean + this.#prompt * (tokens - 1);
+      return (mean * (1 + assumedSlope * (tokens - 1))) / (1 + assumedSlope * (first - 1));
     }
     let next = 1;
     while (next < sizes.length - 1 && sizes[next] < tokens) next++;
     const [a, b] = [sizes[next - 1], sizes[next]];
-    const [atA, atB] = [this.#smooth(a), this.#smooth(b)];
-    if (tokens > b) return Math.max(atA, atB) + this.#line.slope * (tokens - b);
-    // Noise must not make more tokens cheaper than fewer.
-    const slope = Math.max(0, (atB - atA) / (b - a));
-    return Math.max(atA * 0.5, atA + (tokens - a) * slope);
+    const [atA, atB] = [this.#costs[next - 1], this.#costs[next]];
+    if (tokens > b) return atB + this.#slope * (tokens - b);
+    return Math.max(atA * 0.5, atA + ((tokens - a) * (atB - atA)) / (b - a));
   }
 
   /**
-   * A size's mean, drawn to the line through all the less often it was seen: one slow call of a size would else keep drafts of that length away,
-   * and with them the calls that tell better.
+   * The line of least squares through the means, each weighted by its calls, and what sizes cost: their means, drawn to the line the less often
+   * they were seen. One slow call of a size would else keep drafts of that length away, and with them the calls that tell better. Noise must not
+   * make more tokens cheaper than fewer, nor a line that begins below zero any of them.
    */
-  #smooth(tokens: number): number {
-    const { start, slope } = this.#line;
-    const onLine = start + slope * tokens;
-    const calls = Math.min(this.#counts[tokens] - 1, fewCalls);
-    return onLine + ((this.#means[tokens] - onLine) * calls) / (calls + fewCalls);
-  }
-
-  /** Least squares through the means, each weighted by its calls. */
   #fit(): void {
     let [calls, tokens, time, squares, products] = [0, 0, 0, 0, 0];
     for (const size of this.#sizes) {
-      const weight = Math.min(this.#counts[size] - 1, fewCalls);
+      const weight = Math.min(Math.max(1, this.#counts[size] - 1), fewCalls);
       const mean = this.#means[size];
       calls += weight;
       tokens += weight * size;
@@ -89,8 +89,17 @@ export class StepCosts {
       products += weight * size * mean;
     }
     const spread = calls * squares - tokens * tokens;
-    const slope = spread > 0 ? Math.max(0, (calls * products - tokens * time) / spread) : 0;
-    this.#line = { start: (time - slope * tokens) / calls, slope };
+    let slope = spread > 0 ? Math.max(0, (calls * products - tokens * time) / spread) : 0;
+    let start = (time - slope * tokens) / calls;
+    if (start < 0) [start, slope] = [0, products / squares];
+    this.#slope = slope;
+    let least = 0;
+    for (const [i, size] of this.#sizes.entries()) {
+      const own = Math.max(1, this.#counts[size] - 1);
+      const onLine = start + slope * size;
+      least = Math.max(least, onLine + ((this.#means[size] - onLine) * own) / (own + fewCalls));
+      this.#costs[i] = least;
+    }
   }
 
   #grow(tokens: number): void {

@@ -452,7 +452,7 @@ describe("quantisedLinear reads blocks as documented", () => {
             }
             return sum;
           });
-          for (const rows of [1, 3]) {
+          for (const rows of [0, 1, 3]) {
             const part = bufferFrom("f32", [rows, inner], Array.from(x.data).slice(0, rows * inner));
             const shared = new Map([
               ["packed", weight.packed],
@@ -461,7 +461,10 @@ describe("quantisedLinear reads blocks as documented", () => {
               ...(offsets ? [["offsets", weight.offsets] as const] : []),
             ] as [string, TensorBuffer][]);
             const specs = Object.fromEntries(
-              [["x", part] as const, ...shared].map(([name, { dtype, shape }]) => [name, spec(dtype, shape)]),
+              [["x", part] as const, ...shared].map(([name, { dtype, shape }]) => [
+                name,
+                spec(dtype, name === "x" ? ["rows", inner] : shape),
+              ]),
             );
             // As shared weights, packed anew by the session or not, and as plain inputs.
             for (const options of [{ weights: shared }, { weights: shared, prepack: false }, {}]) {

@@ -292,7 +292,7 @@ const quantisedLinearOperator: Operator<QuantisedAttributes> = {
     }
     // Offsets are multiplied with the sums of the blocks of x; 0 leaves a dimension as it is.
     const blocks = emitter.value("Reshape", [x, emitter.ints([...Array(rank - 1).fill(0), inner / blockSize, blockSize])]);
-    const sums = emitter.value("ReduceSum", [blocks, emitter.ints([-1])], { keepdims: 0 });
+    const sums = emitter.value("ReduceSum", [blocks, emitter.ints([rank])], { keepdims: 0 });
     const moved = emitter.value("FusedMatMul", [sums, offsets], { transB: 1 }, contrib);
     emitter.node("Add", [emitter.value("MatMulNBits", operands, attributes, contrib), moved], [output]);
   },
@@ -307,8 +307,8 @@ const quantisedLinearOperator: Operator<QuantisedAttributes> = {
  * - `offsets` [out, blocks] (f32), for whole blocks. Default 0.
  *
  * `blockSize` is a power of two of at least 16. The kernel rounds each block of x to int8, with scale max |x| / 127. MatMulBlocks, our own
- * kernel, does so in blocks of 32 where they are larger, and rounds sums of two products of levels of 8 bits to multiples of 8, which is a tenth
- * of the error that rounding x makes. No derivative.
+ * kernel, does so in blocks of 32 where they are larger; on processors without VNNI it rounds sums of two products of levels of 8 bits to
+ * multiples of 8, a tenth of the error that rounding x makes where the levels of a block fill the byte. No derivative.
  * @throws ShapeError
  */
 export function quantisedLinear(

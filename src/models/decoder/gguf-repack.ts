@@ -116,7 +116,11 @@ function chunkByLevels(format: BlockFormat, inner: number, bits: 4 | 8, blockSiz
   const runScales = new Float64Array(values / run);
   const runOffsets = new Float64Array(values / run);
   const centre = hasOffsets ? (low + high + 1) >> 1 : 0;
-  const shift = 2 ** (bits - 1) - centre;
+  const middle = 2 ** (bits - 1);
+  // Levels that leave the byte half empty are multiplied by a power of two, exact in levels and scales: kernels that round products of 8 bits
+  // to a fixed step would else lose more than the few levels say.
+  let times = 1;
+  while (bits === 8 && 2 * times * (low - centre) >= -middle && 2 * times * (high - centre) < middle) times *= 2;
   const numBlocks = (rows * inner) / blockSize;
   const stored = new Uint8Array(((rows * inner) / values) * bytes);
   const packed = new Uint8Array((rows * inner * bits) / 8);
@@ -128,10 +132,11 @@ function chunkByLevels(format: BlockFormat, inner: number, bits: 4 | 8, blockSiz
       for (let i = 0; i < values; i += blockSize) {
         const part = Math.floor(i / run);
         const block = (start + i) / blockSize;
-        scales[block] = runScales[part];
+        scales[block] = runScales[part] / times;
         if (offsets) offsets[block] = runOffsets[part] + centre * runScales[part];
       }
-      if (bits === 8) for (let i = 0; i < values; i++) packed[at++] = levels[i] + shift;
+      const shift = middle - centre;
+      if (bits === 8) for (let i = 0; i < values; i++) packed[at++] = (levels[i] - centre) * times + middle;
       else for (let i = 0; i < values; i += 2) packed[at++] = (levels[i] + shift) | ((levels[i + 1] + shift) << 4);
     }
   };

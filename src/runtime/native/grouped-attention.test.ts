@@ -185,6 +185,11 @@ function attend(backend: Backend, { heads, kvHeads, window }: Case, values: Valu
   return { output: output.data as Float32Array, key: present[0].data as Float32Array, value: present[1].data as Float32Array };
 }
 
+test.skipIf(kernelForms.length === 0)("is there where the processor can run it", () => {
+  using backend = openNativeBackend({ threads: 1, ownKernels: true });
+  expect(backend.operators.has("GroupedAttention")).toBe(true);
+});
+
 describe.each(kernelForms)("GroupedAttention, %s", (form) => {
   let one: Backend;
   let two: Backend;

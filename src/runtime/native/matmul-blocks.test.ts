@@ -8,7 +8,7 @@ import type { Backend } from "../backend.ts";
 import { allocate, bufferFrom, type TensorBuffer } from "../buffer.ts";
 import { compile, spec, type TensorSpec } from "../program.ts";
 import { Random } from "../rng.ts";
-import { kernelForms as forms } from "../testing/kernel-forms.ts";
+import { kernelForms as forms, roundedSum } from "../testing/kernel-forms.ts";
 import { onnxModel } from "../testing/onnx.ts";
 import { openNativeBackend } from "./backend.ts";
 
@@ -26,19 +26,6 @@ interface Case {
   offsets?: boolean;
   /** Levels that are all the lowest or all the highest, and values of x of one size: sums are as large as their type must hold. */
   extreme?: "lowest" | "highest";
-}
-
-/**
- * The sum of the products of 32 levels with 8 bits and AVX2: two neighbours' products are rounded to a multiple of 8, up in the first four, the
- * third and so on, down in the others.
- */
-function roundedSum(w: (i: number) => number, x: (i: number) => number): number {
-  let sum = 0;
-  for (let i = 0; i < 32; i += 2) {
-    const eighth = (w(i) * x(i) + w(i + 1) * x(i + 1)) / 8;
-    sum += 8 * (Math.floor(i / 4) % 2 ? Math.floor(eighth) : Math.ceil(eighth));
-  }
-  return sum;
 }
 
 /** Operands whose rounding is known (every 32 values have one of 127 steps), and the product, exact or with `roundedSum`. */
@@ -244,18 +231,40 @@ describe.each(forms)("MatMulBlocks, %s", (form) => {
     for (const value of multiply(one, tiny, weight, made)) expect(Math.abs(value)).toBeLessThan(1e-30);
   });
 
-  test("runs of one program at the same time do not disturb each other", async () => {
-    const made: Case = { rows: 64, inner: 256, columns: 256, bits: 8, blockSize: 32, zeros: false };
+  test.each([1, 64])("runs of one program at the same time do not disturb each other, %d rows", async (rows) => {
+    const made: Case = { rows, inner: 256, columns: 256, bits: 8, blockSize: 32, zeros: false };
     const { x, weight } = operands(made);
     const expected = multiply(two, x, weight, made);
     const specs = { x: spec("f32", ["R", 256]), packed: spec("u8", weight.packed.shape), scales: spec("f32", weight.scales.shape) };
     using program = compile(two, ({ x, ...blocks }: Record<string, Tensor>) => quantisedLinear(x, blocks as never, 8, 32), specs, {
       weights: new Map(Object.entries(weight)),
     });
-    const outputs = Array.from({ length: 6 }, () => allocate("f32", [64, 256]));
+    const outputs = Array.from({ length: 4 }, () => allocate("f32", [rows, 256]));
     const bounds = outputs.map((y) => program.bind({ x } as never, y as never));
-    await Promise.all(bounds.map((bound) => bound.runAsync()));
-    for (const y of outputs) expect(y.data).toEqual(expected);
+    for (let round = 0; round < 6; round++) {
+      for (const y of outputs) y.data.fill(0);
+      await Promise.all(bounds.map((bound) => bound.runAsync()));
+      for (const y of outputs) expect(y.data).toEqual(expected);
+    }
+  });
+
+  test("from the ninth call on strips are kept: the weights are not read any more", () => {
+    for (const bits of [4, 8] as const) {
+      const made: Case = { rows: 2, inner: 96, columns: 160, bits, blockSize: 32, zeros: false };
+      const { x, weight } = operands(made);
+      const specs = { x: spec("f32", ["R", 96]), packed: spec("u8", weight.packed.shape), scales: spec("f32", weight.scales.shape) };
+      using program = compile(one, ({ x, ...blocks }: Record<string, Tensor>) => quantisedLinear(x, blocks as never, bits, 32), specs, {
+        weights: new Map(Object.entries(weight)),
+      });
+      const y = allocate("f32", [2, 160]);
+      using bound = program.bind({ x } as never, y as never);
+      bound.run();
+      const expected = y.data.slice();
+      for (let call = 2; call <= 9; call++) bound.run();
+      weight.packed.data.fill(0);
+      bound.run();
+      expect(y.data).toEqual(expected);
+    }
   });
 
   test("attributes that do not fit are refused", () => {
