@@ -19,7 +19,15 @@ export interface DoctorReport {
   readonly machine: Machine;
   /** Undefined when ONNX Runtime does not load at all. */
   readonly runtime:
-    | { backend: string; onnxruntime: string; threads: number; ownKernels: readonly string[]; fallbackReason?: string }
+    | {
+        backend: string;
+        onnxruntime: string;
+        threads: number;
+        ownKernels: readonly string[];
+        /** Which form of them was taken; undefined without. */
+        ownKernelsFor?: "AVX2" | "AVX-512 VNNI";
+        fallbackReason?: string;
+      }
     | undefined;
   readonly speed: Speed | undefined;
   readonly problems: readonly Problem[];
@@ -52,6 +60,7 @@ const reinstall = "ONNXRUNTIME_NODE_INSTALL=skip npm install longwave";
 async function examine(measure: boolean, context: CommandContext): Promise<DoctorReport> {
   const { describeMachine } = await import("../../runtime/machine.ts");
   const { measureSpeed } = await import("../../runtime/measure.ts");
+  const { ownKernels } = await import("../../runtime/own-kernels.ts");
   const problems: Problem[] = [];
   const machine = describeMachine();
   let runtime: DoctorReport["runtime"];
@@ -59,7 +68,8 @@ async function examine(measure: boolean, context: CommandContext): Promise<Docto
   try {
     const { backend, fallbackReason } = await context.openRuntime();
     const { name, version, threads, operators, operatorsFailure } = backend;
-    runtime = { backend: name, onnxruntime: version, threads, ownKernels: [...operators], fallbackReason };
+    const ownKernelsFor = operators.size === 0 ? undefined : ownKernels()?.endsWith("-vnni.so") ? "AVX-512 VNNI" : "AVX2";
+    runtime = { backend: name, onnxruntime: version, threads, ownKernels: [...operators], ownKernelsFor, fallbackReason };
     if (fallbackReason !== undefined) {
       problems.push({
         what: `the C API of ONNX Runtime is not used (${fallbackReason}); results are the same, speed is lower`,
@@ -96,7 +106,10 @@ function print(report: DoctorReport, context: CommandContext): void {
   if (runtime) {
     rows.push(["ONNX Runtime", `${runtime.onnxruntime}, backend ${runtime.backend}, ${runtime.threads} threads`]);
     if (runtime.ownKernels.length > 0)
-      rows.push(["own kernels", `${runtime.ownKernels.join(", ")} (4- and 8-bit weights; attention over the cache)`]);
+      rows.push([
+        "own kernels",
+        `${runtime.ownKernels.join(", ")} for ${runtime.ownKernelsFor} (4- and 8-bit weights; attention over the cache)`,
+      ]);
   }
   if (speed) {
     rows.push(["matrix product", `${speed.matmulGflops.toFixed(0)} GFLOP/s (float32, 1024 x 1024)`]);
